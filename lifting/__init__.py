@@ -1,0 +1,1 @@
+"""Lift a panoramic video to 3D Gaussians, frame by frame."""

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from pano4d.lifting.formats.ply import read_ply
+from pano4d.lifting.gaussians import sh_to_colors
+from pano4d.lifting.job import lift_frames
+from pano4d.lifting.lattice import lattice_directions
+from pano4d.runtime.errors import InputError, OutputError, SettingsError
+from pano4d.runtime.sphere import sample_panorama
+
+
+def _clip(panorama, count=3):
+    mask = np.zeros(panorama.shape[:2], bool)
+    mask[20:50, 100:] = True
+    still = np.broadcast_to(panorama, (count, *panorama.shape))
+    shift = np.stack([np.roll(panorama, 9 * t, axis=1) for t in range(count)])
+    return np.where(mask[..., None], shift, still), mask
+
+
+def test_files_counts_and_progress(panorama, tmp_path):
+    frames, mask = _clip(panorama)
+    calls = []
+    result = lift_frames(frames, mask, tmp_path / "splats", gaussians=2000, progress=lambda *a: calls.append(a))
+    assert result["files"] == ["frame_0000.ply", "frame_0001.ply", "frame_0002.ply"]
+    assert sorted(p.name for p in (tmp_path / "splats").iterdir()) == result["files"]
+    assert result["static"] + result["moving"] == result["gaussians"] == 2000
+    assert result["bytes"] == sum(p.stat().st_size for p in (tmp_path / "splats").iterdir())
+    assert calls == [("lift", i + 1, 3) for i in range(3)]
+
+
+def test_still_part_is_shared_and_moving_part_follows_the_frame(panorama, tmp_path):
+    frames, mask = _clip(panorama)
+    result = lift_frames(frames, mask, tmp_path, gaussians=2000)
+    scenes = [read_ply(tmp_path / name) for name in result["files"]]
+    for scene, frame in zip(scenes, frames):
+        np.testing.assert_array_equal(scene.means, scenes[0].means)
+        np.testing.assert_array_equal(scene.sh[: result["static"]], scenes[0].sh[: result["static"]])
+        directions = scene.means / np.linalg.norm(scene.means, axis=1, keepdims=True)
+        want = sample_panorama(frame, directions.astype(np.float64))
+        np.testing.assert_allclose(255 * sh_to_colors(scene.sh), want, atol=0.05)
+    assert np.abs(scenes[1].sh - scenes[0].sh)[result["static"] :].mean() > 0.01
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_nothing_or_everything_moves(panorama, tmp_path, moves):
+    result = lift_frames(panorama[None], np.full(panorama.shape[:2], moves), tmp_path, gaussians=100)
+    assert result["moving"] == (100 if moves else 0)
+    assert len(read_ply(tmp_path / "frame_0000.ply")) == 100
+
+
+def test_given_depth_is_used(panorama, tmp_path):
+    depth = np.full(panorama.shape[:2], 7.0, np.float32)
+    assert lift_frames(panorama[None], depth > 0, tmp_path, depth=depth, gaussians=64)["depth"] == "given"
+    means = read_ply(tmp_path / "frame_0000.ply").means
+    np.testing.assert_allclose(means, 7.0 * lattice_directions(64), rtol=1e-5, atol=1e-5)
+
+
+def test_same_input_same_bytes(panorama, tmp_path):
+    frames, mask = _clip(panorama, 2)
+    for name in ("a", "b"):
+        lift_frames(frames, mask, tmp_path / name, gaussians=500)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_refusals(panorama, tmp_path):
+    mask = np.ones(panorama.shape[:2], bool)
+    for frames in (panorama, panorama[None].astype(float), panorama[None][:0]):
+        with pytest.raises(InputError, match="uint8"):
+            lift_frames(frames, mask, tmp_path)
+    with pytest.raises(InputError, match="mask is"):
+        lift_frames(panorama[None], mask[1:], tmp_path)
+    with pytest.raises(InputError, match="depth map is"):
+        lift_frames(panorama[None], mask, tmp_path, depth=np.ones((4, 8), np.float32))
+    with pytest.raises(SettingsError):
+        lift_frames(panorama[None], mask, tmp_path, gaussians=1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="frame_0000.ply"):
+        lift_frames(panorama[None], mask, tmp_path / "file", gaussians=100)
