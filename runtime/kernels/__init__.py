@@ -1,0 +1,1 @@
+"""Fuse and compose tiles: each kernel beside its float64 reference."""

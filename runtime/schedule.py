@@ -1,0 +1,103 @@
+"""Give the noise levels, preconditioning, guidance and Euler step of the sampler.
+
+Noise levels follow Karras et al. (arXiv 2206.00364, eq. 5); the preconditioning turns a v-prediction
+(arXiv 2202.00512) for a variance-exploding state ``x = clean + sigma * noise`` into a denoised estimate::
+
+    denoised = c_skip * x + c_out * v,    v = network(c_in * x, c_noise)
+"""
+
+import numpy as np
+
+from pano4d.runtime.errors import SettingsError
+
+
+def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
+    """Give falling noise levels, ending in 0 (arXiv 2206.00364, eq. 5).
+
+    Args:
+        steps: Number of denoising steps.
+        sigma_min: Last level above 0.
+        sigma_max: First level.
+        rho: Curvature; larger spends more steps on low noise.
+
+    Returns:
+        float64 [steps + 1].
+
+    Raises:
+        SettingsError: No step, or levels that do not satisfy 0 < sigma_min <= sigma_max.
+    """
+    if steps < 1 or not 0 < sigma_min <= sigma_max:
+        raise SettingsError(f"{steps} steps from sigma {sigma_max} to {sigma_min} cannot be made; "
+                            "steps must be at least 1 and the sigmas positive and falling.")
+    ramp = np.linspace(0.0, 1.0, steps)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return np.append((high + ramp * (low - high)) ** rho, 0.0)
+
+
+def scalings(sigma: float) -> tuple[float, float, float, float]:
+    """Give the preconditioning of a v-prediction network at one noise level.
+
+    Args:
+        sigma: Noise level above 0.
+
+    Returns:
+        c_skip, c_out, c_in, c_noise.
+
+    Raises:
+        SettingsError: The noise level is not positive.
+    """
+    if not sigma > 0:
+        raise SettingsError(f"a network cannot be evaluated at sigma {sigma}; it must be positive.")
+    power = sigma**2 + 1
+    return 1 / power, -sigma / power**0.5, 1 / power**0.5, 0.25 * float(np.log(sigma))
+
+
+def init_noise_sigma(sigmas: np.ndarray) -> float:
+    """Give the standard deviation of the first state, clean picture included.
+
+    Args:
+        sigmas: Noise levels, highest first. [steps + 1].
+
+    Returns:
+        sqrt(sigma_max² + 1).
+
+    Raises:
+        IndexError: There is no level.
+    """
+    return float(np.sqrt(sigmas[0] ** 2 + 1))
+
+
+def guidance_scales(frames: int, lo: float, hi: float) -> np.ndarray:
+    """Let the guidance grow evenly from the first frame to the last.
+
+    Args:
+        frames: Number of frames T.
+        lo: Scale of the first frame.
+        hi: Scale of the last frame.
+
+    Returns:
+        float64 [T].
+
+    Raises:
+        ValueError: The number of frames is negative.
+    """
+    return np.linspace(lo, hi, frames)
+
+
+def euler_step(x: np.ndarray, denoised: np.ndarray, sigma: float, sigma_next: float) -> np.ndarray:
+    """Take one Euler step of the probability flow (arXiv 2206.00364, algorithm 1).
+
+    Args:
+        x: State at ``sigma``.
+        denoised: Estimate of the clean latent, of the same shape.
+        sigma: Noise level of the state, above 0.
+        sigma_next: Noise level to reach; 0 gives the estimate itself.
+
+    Returns:
+        State at ``sigma_next``, in the dtype of the operands.
+
+    Raises:
+        ZeroDivisionError: ``sigma`` is 0.
+    """
+    ratio = x.dtype.type(float(sigma_next) / float(sigma))
+    return denoised + ratio * (x - denoised)

@@ -1,0 +1,58 @@
+"""The schedule equals the field's own implementation."""
+
+import numpy as np
+import pytest
+
+from pano4d.runtime import schedule
+
+SVD = {"sigma_min": 0.002, "sigma_max": 700.0}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 25])
+def test_sigmas_equal_those_of_diffusers(steps):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        timestep_spacing="leading", timestep_type="continuous", use_karras_sigmas=True, **SVD)
+    scheduler.set_timesteps(steps)
+    sigmas = schedule.karras_sigmas(steps, **SVD)
+    np.testing.assert_allclose(sigmas, scheduler.sigmas.numpy(), rtol=1e-5)
+    assert schedule.init_noise_sigma(sigmas) == pytest.approx(float(scheduler.init_noise_sigma), rel=1e-6)
+    wanted = [schedule.scalings(sigma)[3] for sigma in sigmas[:-1]]
+    np.testing.assert_allclose(wanted, scheduler.timesteps.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_equals_that_of_diffusers():
+    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    scheduler = diffusers.EulerDiscreteScheduler(
+        prediction_type="v_prediction", timestep_spacing="leading", timestep_type="continuous", use_karras_sigmas=True,
+        **SVD)
+    scheduler.set_timesteps(5)
+    rng = np.random.default_rng(0)
+    x, v = rng.normal(size=(2, 3, 4)) * 100, rng.normal(size=(2, 3, 4))
+    sigmas = schedule.karras_sigmas(5, **SVD)
+    c_skip, c_out, _, _ = schedule.scalings(sigmas[0])
+    ours = schedule.euler_step(x, c_skip * x + c_out * v, sigmas[0], sigmas[1])
+    theirs = scheduler.step(torch.from_numpy(v), scheduler.timesteps[0], torch.from_numpy(x)).prev_sample.numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 1.0, 80.0])
+def test_scalings_recover_the_clean_signal(sigma):
+    clean, noise = np.random.default_rng(0).normal(size=(2, 1000))
+    x = clean + sigma * noise
+    angle = np.sqrt(sigma**2 + 1)
+    v = (noise - sigma * clean) / angle
+    c_skip, c_out, c_in, _ = schedule.scalings(sigma)
+    np.testing.assert_allclose(c_skip * x + c_out * v, clean, atol=1e-9)
+    assert (c_in * x).std() == pytest.approx(1, rel=0.1)
+
+
+def test_the_last_step_lands_on_the_estimate():
+    x, denoised = np.ones(3, np.float32), np.full(3, 2, np.float32)
+    assert (schedule.euler_step(x, denoised, 0.5, 0.0) == denoised).all()
+    assert schedule.euler_step(x, denoised, 0.5, 0.25).dtype == np.float32
+
+
+def test_guidance_rises_from_the_first_frame_to_the_last():
+    np.testing.assert_allclose(schedule.guidance_scales(3, 1.0, 3.0), [1, 2, 3])

@@ -1,0 +1,101 @@
+"""Layouts cover the sphere; tiles see what they say they see."""
+
+import numpy as np
+import pytest
+
+from pano4d.runtime import sphere, tiles
+from pano4d.runtime.errors import SettingsError
+
+LAYOUTS = [tiles.icosahedron_vertices(), tiles.icosahedron_faces(), tiles.rings(42.9), tiles.rings(62), tiles.rings(25.5)]
+
+
+def random_directions(count=20_000):
+    directions = np.random.default_rng(0).normal(size=(count, 3))
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_layouts_cover_the_sphere(layout):
+    directions = np.concatenate([random_directions(), [[0, 1, 0], [0, -1, 0], [0, 0, -1]]])
+    seen = sum(tiles.project(layout, v, directions, 64)[2].astype(int) for v in range(layout.count))
+    assert seen.min() >= 1
+
+
+def test_counts_are_those_of_the_field():
+    assert [layout.count for layout in LAYOUTS[:2]] == [12, 20]
+    assert 34 <= tiles.rings(42.9).count <= 42
+
+
+@pytest.mark.parametrize("width, tile_px, most", [(1024, 256, 12), (2048, 256, 40), (4096, 512, 40), (512, 256, 12),
+                                                  (1536, 256, 28), (8192, 512, 160)])
+def test_the_chosen_layout_is_about_as_dense_as_the_panorama(width, tile_px, most):
+    layout = tiles.layout_for(width, tile_px)
+    assert layout.count <= most
+    assert layout.focal(tile_px) >= 0.8 * width / (2 * np.pi)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:3], ids=lambda layout: layout.name)
+@pytest.mark.parametrize("size", [7, 16])
+def test_projecting_a_tile_onto_itself_gives_its_pixels(layout, size):
+    directions = tiles.tile_directions(layout, size)
+    for v in range(layout.count):
+        x, y, inside = tiles.project(layout, v, directions[v], size)
+        assert inside.all()
+        np.testing.assert_allclose(x, np.arange(size) * np.ones((size, 1)), atol=1e-9)
+        np.testing.assert_allclose(y, np.arange(size)[:, None] * np.ones(size), atol=1e-9)
+
+
+def test_what_is_behind_a_tile_is_not_inside():
+    layout = tiles.icosahedron_vertices()
+    assert not tiles.project(layout, 0, -tiles.tile_directions(layout, 8)[0], 8)[2].any()
+
+
+def test_names_round_trip_and_wrong_ones_are_refused():
+    for layout in LAYOUTS:
+        again = tiles.by_name(layout.name)
+        assert again.count == layout.count and again.fov_deg == layout.fov_deg
+    for wrong in ("cube", "rings-5", "rings-wide", "faces-200"):
+        with pytest.raises(SettingsError):
+            tiles.by_name(wrong)
+
+
+@pytest.mark.parametrize("size", [5, 32, 256])
+def test_feather_is_symmetric_positive_and_highest_in_the_middle(size):
+    weight = tiles.feather(size)
+    assert weight.shape == (size, size) and weight.min() > 0 and weight.max() <= 1
+    np.testing.assert_allclose(weight, weight[::-1, ::-1], rtol=1e-6)
+    np.testing.assert_allclose(weight, weight.T, rtol=1e-6)
+    assert weight[size // 2, size // 2] == weight.max()
+
+
+def test_extracted_tiles_show_the_direction_they_look_at():
+    layout = tiles.icosahedron_faces()
+    field = sphere.pixel_directions(128, 256)
+    cut = tiles.extract_tiles(field, layout, 16)
+    np.testing.assert_allclose(cut, tiles.tile_directions(layout, 16), atol=5e-3)
+
+
+def test_extraction_does_not_alias():
+    stripes = np.zeros((512, 1024, 1), np.uint8)
+    stripes[:, ::2] = 255  # finer than any tile of 32 px can show
+    cut = tiles.extract_tiles(stripes, tiles.icosahedron_vertices(), 32)
+    middle = cut[3, 8:24, 8:24]
+    assert abs(middle.mean() - 127.5) < 4 and middle.std() < 16
+
+
+def test_tile_masks_are_shares_and_no_moving_pixel_is_lost():
+    layout = tiles.icosahedron_vertices()
+    assert (tiles.tile_masks(np.ones((64, 128), bool), layout, 64, 8) == 1).all()
+    assert (tiles.tile_masks(np.zeros((64, 128), bool), layout, 64, 8) == 0).all()
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        mask = np.zeros((128, 256), bool)
+        row, column = rng.integers(8, 120), rng.integers(256)
+        mask[row, column] = True
+        shares = tiles.tile_masks(mask, layout, 64, 8)
+        direction = sphere.pixel_directions(128, 256)[row, column]
+        for v in range(layout.count):
+            x, y, inside = tiles.project(layout, v, direction, 64)
+            if inside:
+                cell = shares[v, min(int(y + 0.5) // 8, 7), min(int(x + 0.5) // 8, 7)]
+                assert cell > 0, "a single moving pixel must reach the mask of every tile that sees it"
