@@ -1,0 +1,179 @@
+"""Measure what a panoramic video must not show: a seam, tile borders, drift, standstill.
+
+Ratios are relative to the input picture, which may have a seam or an edge of its own at the
+same place; 1 means as in the input. All figures are per frame; a report keeps the worst.
+"""
+
+import numpy as np
+
+from pano4d.runtime.sphere import directions_to_pixels
+from pano4d.runtime.tiles import Layout
+
+SEAM_REACH_PX = 4
+BORDER_GAP_PX = 2
+MIN_BORDER_PAIRS = 32
+# A hundredth of a grey level keeps flat pictures at 1 instead of 0/0 and changes nothing else.
+_FLOOR = 0.01
+
+
+def seam_ratio(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Compare the step across ±180° with the steps beside it, relative to the input's.
+
+    The mean absolute difference of the last and the first column, over the mean of the same
+    for the neighbouring pairs of columns (four on either side), divided by that figure of the input.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        reference: The input at the same size. uint8 [H, W, 3].
+
+    Returns:
+        float64 [T].
+    """
+    own = _seam_contrast(reference)
+    return np.array([_seam_contrast(frame) / own for frame in frames])
+
+
+def tile_border_ratio(frames: np.ndarray, reference: np.ndarray, layout: Layout, *,
+                      mask: np.ndarray | None = None) -> np.ndarray:
+    """Compare the steps across tile borders with those inside the tiles, relative to the input's.
+
+    The mean absolute difference of pixel pairs that the outline of a tile separates, over the
+    mean of parallel pairs inside the tiles, a few pixels off; divided by that figure of the input.
+    Interior pairs are taken from beside the borders, as the seam's are, because the sky and the
+    sea far from them have gradients of their own.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        reference: The input at the same size. uint8 [H, W, 3].
+        layout: The tiles the frames were made from.
+        mask: Where the picture moves, bool [H, W]; pairs with a still pixel say nothing about
+            the tiles and are left out. None counts every pair.
+
+    Returns:
+        float64 [T]; all 1 where next to no border crosses what moves.
+    """
+    height, width = reference.shape[:2]
+    pairs = _border_pairs(layout, height, width, mask)
+    if sum(len(border) for border, _ in pairs) < MIN_BORDER_PAIRS:
+        return np.ones(len(frames))
+    own = _border_contrast(reference, pairs)
+    return np.array([_border_contrast(frame, pairs) / own for frame in frames])
+
+
+def static_drift(frames: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Measure how far pixels that must not move differ from the input.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        reference: The input at the same size. uint8 [H, W, 3].
+        mask: Where the picture may move. bool [H, W].
+
+    Returns:
+        Largest absolute difference outside the mask, in grey levels. int64 [T]; 0 where all may move.
+    """
+    still = ~np.asarray(mask, bool)
+    truth = reference[still].astype(np.int16)
+    return np.array([np.abs(frame[still] - truth).max(initial=0) for frame in frames], np.int64)
+
+
+def motion(frames: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Measure the motion: the mean absolute difference of consecutive frames inside the mask.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        mask: Where the picture may move, bool [H, W]; None for everywhere.
+
+    Returns:
+        Grey levels, one for each pair of frames. float64 [T - 1]; [0] for a single frame.
+    """
+    moving = np.ones(frames.shape[1:3], bool) if mask is None else np.asarray(mask, bool)
+    inside = [frame[moving].astype(np.int16) for frame in frames]
+    if len(inside) < 2 or not moving.any():
+        return np.zeros(max(1, len(inside) - 1))
+    return np.array([np.abs(after - before).mean() for before, after in zip(inside, inside[1:])])
+
+
+def _seam_contrast(image: np.ndarray) -> float:
+    # The last five columns and the first five laid side by side, the seam in the middle.
+    beside = np.roll(image, SEAM_REACH_PX + 1, axis=1)[:, :2 * SEAM_REACH_PX + 2].astype(np.float64)
+    steps = np.abs(np.diff(beside, axis=1)).mean(axis=(0, 2))
+    return (steps[SEAM_REACH_PX] + _FLOOR) / (np.delete(steps, SEAM_REACH_PX).mean() + _FLOOR)
+
+
+def _border_contrast(image: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    values = image.astype(np.float32)
+    border, inside = 0.0, 0.0
+    for axis, (across, beside) in zip((1, 0), pairs):
+        steps = np.abs(np.roll(values, -1, axis) - values).mean(axis=2).ravel()
+        # Each direction counts by its border pairs, so both means speak of the same places.
+        if len(across) and len(beside):
+            border += steps[across].sum(dtype=np.float64)
+            inside += steps[beside].mean(dtype=np.float64) * len(across)
+    total = sum(len(across) for across, beside in pairs if len(beside)) or 1
+    return (border / total + _FLOOR) / (inside / total + _FLOOR)
+
+
+def _border_pairs(layout: Layout, height: int, width: int, mask: np.ndarray | None) \
+        -> list[tuple[np.ndarray, np.ndarray]]:
+    """Index the pairs that borders separate, and the parallel ones beside them, per direction.
+
+    A pair is named by its left or upper pixel; flat indices into [H, W]. Left-right pairs first.
+    """
+    separated = np.zeros((2, height, width), bool)
+    for v in range(layout.count):
+        _mark_crossings(separated, *_outline(layout, v, height, width))
+    near = _dilated(separated.any(axis=0), BORDER_GAP_PX)
+    reach = BORDER_GAP_PX + max(4, width // 128)
+    moving = np.ones((height, width), bool) if mask is None else np.asarray(mask, bool)
+    result = []
+    for axis, across in zip((1, 0), separated):
+        both = moving & np.roll(moving, -1, axis)
+        if axis == 0:
+            both[-1] = False
+        beside = _dilated(across, reach) & ~near & both
+        result.append((np.flatnonzero(across & both), np.flatnonzero(beside)))
+    return result
+
+
+def _outline(layout: Layout, v: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Trace the outline of a tile on the panorama in steps below a pixel: columns and rows."""
+    reach = np.tan(np.radians(layout.fov_deg) / 2)
+    count = 8 * width
+    side, along = np.divmod(np.arange(count) * 4 / count, 1.0)
+    along = reach * (2 * along - 1)
+    # Round the square: top edge to the right, right edge down, bottom to the left, left up.
+    x = np.choose(side.astype(int), [along, reach, -along, -reach])
+    y = np.choose(side.astype(int), [-reach, along, reach, -along])
+    rays = np.stack([x, y, np.ones(count)], axis=-1) @ layout.rotations[v].T
+    return directions_to_pixels(rays / np.linalg.norm(rays, axis=-1, keepdims=True), height, width)
+
+
+def _mark_crossings(separated: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> None:
+    """Mark the pairs between whose centres the closed outline passes."""
+    _, height, width = separated.shape
+    step = (np.roll(columns, -1) - columns + width / 2) % width - width / 2
+    middle_column, middle_row = columns + step / 2, (rows + np.roll(rows, -1)) / 2
+    # Where the outline passes a row of centres it separates two pixels of that row.
+    passes_row = np.floor(rows) != np.floor(np.roll(rows, -1))
+    row = np.floor(np.maximum(rows, np.roll(rows, -1))[passes_row]).astype(int)
+    column = np.floor(middle_column[passes_row]).astype(int) % width
+    valid = (row >= 0) & (row < height)
+    separated[0, row[valid], column[valid]] = True
+    passes_column = np.floor(columns) != np.floor(columns + step)
+    column = np.floor(np.maximum(columns, columns + step)[passes_column]).astype(int) % width
+    row = np.floor(middle_row[passes_column]).astype(int)
+    # Over a pole there is no pair of rows to separate.
+    valid = (row >= 0) & (row < height - 1)
+    separated[1, row[valid], column[valid]] = True
+
+
+def _dilated(marked: np.ndarray, reach: int) -> np.ndarray:
+    """Widen marks by a square of the reach in pixels, round the seam, not over the poles."""
+    wide = marked.copy()
+    for shift in range(1, reach + 1):
+        wide |= np.roll(marked, shift, axis=1) | np.roll(marked, -shift, axis=1)
+    tall = wide.copy()
+    for shift in range(1, reach + 1):
+        tall[shift:] |= wide[:-shift]
+        tall[:-shift] |= wide[shift:]
+    return tall
