@@ -1,0 +1,131 @@
+"""Prepare what the denoiser is told about each tile: its picture, its mask, its embedding."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pano4d.runtime import tiles
+from pano4d.runtime.backends import load_engine
+from pano4d.runtime.backends.base import Engine
+from pano4d.runtime.bundle import Bundle
+from pano4d.runtime.settings import AnimateSettings
+
+CLIP_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the denoiser is told, tile by tile.
+
+    Attributes:
+        moving: Tiles that see a moving pixel. bool [V].
+        masks: Mask channel of the denoiser, 1 = moves. float32 [V, T, h, w].
+        latents: Image latents, unscaled. float32 [V, 4, h, w].
+        embeddings: CLIP embeddings; zeros for still tiles. float32 [V, 1, D].
+        time_ids: fps - 1, motion bucket, noise augmentation. float32 [3].
+    """
+
+    moving: np.ndarray
+    masks: np.ndarray
+    latents: np.ndarray
+    embeddings: np.ndarray
+    time_ids: np.ndarray
+
+
+def buffers_of(engine: Engine) -> dict[str, np.ndarray]:
+    """Allocate one zeroed array for each input and output of an engine."""
+    return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in (*engine.inputs, *engine.outputs)}
+
+
+def mask_channel(shares: np.ndarray, frames: int, policy: str) -> np.ndarray:
+    """Turn shares of moving pixels into the denoiser's mask channel.
+
+    Args:
+        shares: Share of moving pixels in each latent cell. float32 [V, h, w].
+        frames: Number of frames T.
+        policy: ``soft`` keeps the shares, in the first frame too; ``trained`` and ``freeze`` mark every
+            cell that holds a moving pixel, and keep the first frame still, as in training.
+
+    Returns:
+        float32 [V, T, h, w].
+    """
+    channel = shares if policy == "soft" else (shares > 0).astype(np.float32)
+    masks = np.repeat(channel[:, None].astype(np.float32), frames, axis=1)
+    if policy != "soft":
+        masks[:, 0] = 0.0
+    return masks
+
+
+def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, mask: np.ndarray,
+                    settings: AnimateSettings, backend: str | None = None, report=None) -> Conditions:
+    """Encode the upright picture of every tile.
+
+    Still tiles keep a clean latent, since it stands in for their denoised estimate; the picture of a
+    moving tile gets the noise the model was trained with.
+
+    Args:
+        bundle: Engine bundle.
+        layout: Tile layout of V tiles.
+        panorama: uint8 [H, W, 3].
+        mask: True where the picture may move. bool [H, W].
+        settings: Resolved settings.
+        backend: Backend name; None for the bundle's own.
+        report: Called with (done, total) after each tile.
+
+    Returns:
+        Conditions of all tiles.
+
+    Raises:
+        BackendError: An engine does not load.
+    """
+    tile = bundle.tile
+    pictures = tiles.extract_tiles(panorama, layout, tile["px"]) / 127.5 - 1.0  # [V, s, s, 3]
+    shares = tiles.tile_masks(mask, layout, tile["px"], tile["px"] // tile["latent_px"])
+    moving = shares.reshape(layout.count, -1).any(axis=1)
+    pictures = np.ascontiguousarray(np.moveaxis(pictures, -1, 1), np.float32)  # [V, 3, s, s]
+    report = report or (lambda done, total: None)
+    with load_engine(bundle, "image_encoder", backend) as engine:
+        embeddings = _embed(engine, pictures, moving)
+    noise = np.random.Generator(np.random.Philox(key=[settings.seed, 1]))
+    augmented = pictures.copy()
+    augmented[moving] += settings.noise_aug_strength * noise.standard_normal(
+        augmented[moving].shape, np.float32)
+    with load_engine(bundle, "vae_encoder", backend) as engine:
+        latents = _encode(engine, augmented, report)
+    time_ids = np.array([settings.fps - 1, settings.motion_bucket_id, settings.noise_aug_strength], np.float32)
+    return Conditions(moving, mask_channel(shares, tile["frames"], settings.mask_policy), latents, embeddings,
+                      time_ids)
+
+
+def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut tile indices into groups of at most ``size``."""
+    return [indices[start:start + size] for start in range(0, len(indices), size)]
+
+
+def _embed(engine: Engine, pictures: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    buffers = buffers_of(engine)
+    result = np.zeros((len(pictures), *buffers["embeddings"].shape[1:]), np.float32)
+    for group in batches(np.flatnonzero(moving), len(buffers["pixels"])):
+        buffers["pixels"][:len(group)] = [_clip_picture(pictures[v]) for v in group]
+        engine.run(buffers)
+        result[group] = buffers["embeddings"][:len(group)]
+    return result
+
+
+def _clip_picture(picture: np.ndarray) -> np.ndarray:
+    """Resize a tile's picture, float32 [3, s, s], to CLIP's input with antialiasing."""
+    planes = [Image.fromarray(plane, "F").resize((CLIP_SIZE, CLIP_SIZE), Image.Resampling.BICUBIC)
+              for plane in picture]
+    return np.clip(np.stack([np.asarray(plane) for plane in planes]), -1.0, 1.0)
+
+
+def _encode(engine: Engine, pictures: np.ndarray, report) -> np.ndarray:
+    buffers = buffers_of(engine)
+    result = np.zeros((len(pictures), *buffers["latents"].shape[1:]), np.float32)
+    for group in batches(np.arange(len(pictures)), len(buffers["pixels"])):
+        buffers["pixels"][:len(group)] = pictures[group]
+        engine.run(buffers)
+        result[group] = buffers["latents"][:len(group)]
+        report(int(group[-1]) + 1, len(pictures))
+    return result

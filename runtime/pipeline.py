@@ -1,0 +1,254 @@
+"""Animate a panorama: condition its tiles, denoise and fuse them, decode and compose.
+
+The method is that of 4K4DGen (arXiv 2406.13527, section 3.2) with the state kept per tile: only denoised
+estimates are resampled between tiles, never noise (``docs/architecture.md``).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pano4d.runtime import noise, schedule, tiles
+from pano4d.runtime.backends import load_engine
+from pano4d.runtime.bundle import Bundle
+from pano4d.runtime.checkpointing import load_state, save_state
+from pano4d.runtime.conditions import Conditions, batches, buffers_of, condition_tiles
+from pano4d.runtime.errors import InputError, SettingsError
+from pano4d.runtime.kernels import blend as blending
+from pano4d.runtime.kernels import compose as composing
+from pano4d.runtime.report import StageTimer
+from pano4d.runtime.settings import AnimateSettings
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, what is done of it, and the total."""
+
+
+@dataclass(frozen=True)
+class Animation:
+    """A panoramic video and how it came about.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3].
+        mask: Pixels that may move. bool [H, W].
+        layout: Tile layout.
+        tiles_total: Tiles of the layout.
+        tiles_skipped: Tiles without motion, which were not denoised.
+        settings: Settings without a None.
+        latents: Last state of each tile, scaled. float32 [V, T, 4, h, w].
+        moving_tiles: The tiles that were denoised, in ascending order. int64 [V - tiles_skipped].
+    """
+
+    frames: np.ndarray
+    mask: np.ndarray
+    layout: tiles.Layout
+    tiles_total: int
+    tiles_skipped: int
+    settings: AnimateSettings
+    latents: np.ndarray
+    moving_tiles: np.ndarray
+
+
+class Animator:
+    """Run one engine bundle on panoramas.
+
+    Args:
+        bundle: Engine bundle, opened and verified.
+        settings: What is None is taken from the bundle.
+        backend: Backend name; None for the bundle's own.
+
+    Raises:
+        SettingsError: The bundle cannot do what the settings ask for.
+    """
+
+    def __init__(self, bundle: Bundle, settings: AnimateSettings = AnimateSettings(),
+                 backend: str | None = None) -> None:
+        self.bundle, self.backend = bundle, backend
+        self.settings = settings.resolved(bundle.sampler)
+        self.guided = _check_guidance(bundle, self.settings)
+        tile_px = bundle.tile["px"]
+        auto = settings.layout == "auto"
+        self.layout = tiles.layout_for(settings.width, tile_px) if auto else tiles.by_name(settings.layout)
+
+    def animate(self, panorama: np.ndarray, mask: np.ndarray, progress: Progress | None = None,
+                timer: StageTimer | None = None, state_folder: Path | None = None) -> Animation:
+        """Make a panoramic video of a picture.
+
+        Args:
+            panorama: The first frame, at the size of the settings. uint8 [H, W, 3].
+            mask: True where the picture may move. bool [H, W].
+            progress: Told of every tile encoded, step denoised and tile decoded.
+            timer: Collects seconds and memory per stage.
+            state_folder: Where the state is kept after every step; a state found there that belongs to
+                the same run is gone on from.
+
+        Returns:
+            The video and its circumstances.
+
+        Raises:
+            InputError: Picture or mask of another size.
+            BackendError: An engine does not load or run.
+        """
+        self._check_input(panorama, mask)
+        progress, timer = progress or (lambda *_: None), timer or StageTimer()
+        with timer("encode"):
+            told = condition_tiles(self.bundle, self.layout, panorama, mask, self.settings, self.backend,
+                                   lambda done, total: progress("encode", done, total))
+        with timer("denoise"):
+            key = self._key(panorama, mask)
+            x = self._denoise(told, progress, state_folder, key)
+        with timer("decode"):
+            frames = self._decode(x, told, panorama, mask, progress)
+        moving_tiles = np.flatnonzero(told.moving)
+        return Animation(frames, mask, self.layout, self.layout.count, self.layout.count - len(moving_tiles),
+                         self.settings, x, moving_tiles)
+
+    def _check_input(self, panorama: np.ndarray, mask: np.ndarray) -> None:
+        wanted = (self.settings.height, self.settings.width)
+        if panorama.shape != (*wanted, 3) or panorama.dtype != np.uint8:
+            raise InputError(f"the panorama is {panorama.dtype} {panorama.shape}, but the settings need uint8 "
+                             f"{(*wanted, 3)}: resize it with runtime.image.resize_panorama.")
+        if mask.shape != wanted or mask.dtype != bool:
+            raise InputError(f"the mask is {mask.dtype} {mask.shape}, but the settings need bool {wanted}: resize "
+                             "it with runtime.image.resize_mask.")
+
+    def _key(self, panorama: np.ndarray, mask: np.ndarray) -> str:
+        """Name this run by all that can change its result."""
+        digest = hashlib.sha256(json.dumps(asdict(self.settings), sort_keys=True).encode())
+        for part in (self.bundle.sha256.encode(), str(self.backend).encode(), panorama.tobytes(), mask.tobytes()):
+            digest.update(part)
+        return digest.hexdigest()
+
+    def _denoise(self, told: Conditions, progress: Progress, state_folder: Path | None, key: str) -> np.ndarray:
+        """Take every moving tile from noise to a clean latent, fused with its neighbours at each step."""
+        settings, tile, sampler = self.settings, self.bundle.tile, self.bundle.sampler
+        sigmas = schedule.karras_sigmas(settings.steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
+        plan = blending.BlendPlan.build(self.layout, tile["latent_px"])
+        guidance = schedule.guidance_scales(tile["frames"], settings.min_guidance_scale,
+                                            settings.max_guidance_scale) if self.guided else None
+        start, state = load_state(state_folder, key) if state_folder else (0, None)
+        if state is None:
+            start, x = 0, noise.sphere_noise(self.layout, tile["latent_px"], tile["frames"], 4, settings.seed,
+                                             settings.shared_noise) * np.float32(schedule.init_noise_sigma(sigmas))
+        else:
+            x = state["x"]
+        progress("denoise", start, settings.steps)
+        with load_engine(self.bundle, "unet", self.backend) as engine:
+            denoiser = _Denoiser(engine, told, self.guided)
+            for i in range(start, settings.steps):
+                v, v_uncond = denoiser(x, sigmas[i])
+                x = blending.blend(plan, x, v, sigmas[i], sigmas[i + 1], v_uncond=v_uncond, guidance=guidance,
+                                   static=~told.moving, static_latents=told.latents * sampler["scaling_factor"],
+                                   fuse=settings.fuse)
+                if state_folder:
+                    save_state(state_folder, key, i + 1, {"x": x})
+                progress("denoise", i + 1, settings.steps)
+        return x
+
+    def _decode(self, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
+                progress: Progress) -> np.ndarray:
+        """Decode the moving tiles and compose them onto the panorama."""
+        frozen = self.settings.mask_policy == "freeze"
+        height, width = mask.shape
+        select = mask if frozen else np.ones_like(mask)
+        plan = composing.ComposePlan.build(self.layout, self.bundle.tile["px"], height, width, select=select)
+        acc = np.zeros((self.bundle.tile["frames"], int(select.sum()), 3), np.float32)
+        share = np.zeros((1, acc.shape[1], 3), np.float32)
+        moving = np.flatnonzero(told.moving)
+        for done, (v, pixels) in enumerate(self.decode_tiles(x, moving), 1):
+            composing.accumulate(plan, v, pixels, acc)
+            composing.accumulate(plan, v, np.ones_like(pixels[:1]), share)
+            progress("decode", done, len(moving))
+        alpha = self._alpha(mask, share[0, :, 0], frozen)
+        acc /= np.maximum(share, 1e-6)
+        return composing.compose_frames(acc, plan, panorama, alpha)
+
+    def decode_tiles(self, x: np.ndarray, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode tiles one after another.
+
+        Args:
+            x: Clean latents, scaled. float32 [V, T, 4, h, w].
+            indices: The tiles to decode.
+
+        Yields:
+            Tile number and its pixels in grey levels 0..255, float32 [T, 3, s, s]; the array is the
+            engine's own and is overwritten by the next batch.
+
+        Raises:
+            BackendError: The decoder does not load.
+        """
+        with load_engine(self.bundle, "vae_decoder", self.backend) as engine:
+            buffers = buffers_of(engine)
+            for group in batches(indices, len(buffers["latents"])):
+                buffers["latents"][:len(group)] = x[group] / self.bundle.sampler["scaling_factor"]
+                engine.run(buffers)
+                for v, pixels in zip(group, buffers["pixels"]):
+                    yield int(v), np.clip(pixels * 127.5 + 127.5, 0.0, 255.0, out=pixels)
+
+    def _alpha(self, mask: np.ndarray, share: np.ndarray, frozen: bool) -> np.ndarray:
+        """Give the weight of the tiles against the input picture. float32 [H, W]."""
+        if not frozen:
+            return share.reshape(mask.shape)
+        feather_px = self.settings.feather_deg / 360.0 * mask.shape[1]
+        return composing.mask_alpha(mask, feather_px)
+
+
+class _Denoiser:
+    """Evaluate the denoiser for all moving tiles at one noise level."""
+
+    def __init__(self, engine, told: Conditions, guided: bool) -> None:
+        self.engine, self.told, self.guided = engine, told, guided
+        self.buffers = buffers_of(engine)
+        sample = self.buffers["sample"]
+        self.batch = len(sample) // (2 if guided else 1)
+        self.masked = sample.shape[2] == 9
+        self.buffers["added_time_ids"][:] = told.time_ids
+        self.moving = np.flatnonzero(told.moving)
+
+    def __call__(self, x: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predict v for both guidance halves.
+
+        Args:
+            x: Noisy latents. float32 [V, T, 4, h, w].
+            sigma: Noise level.
+
+        Returns:
+            Conditional and unconditional prediction, float32 [V, T, 4, h, w]; zeros for still tiles. The
+            second is None without guidance.
+        """
+        _, _, c_in, c_noise = schedule.scalings(sigma)
+        v = np.zeros_like(x)
+        v_uncond = np.zeros_like(x) if self.guided else None
+        self.buffers["c_noise"][:] = c_noise
+        for group in batches(self.moving, self.batch):
+            self._fill(group, x[group] * np.float32(c_in))
+            self.engine.run(self.buffers)
+            start = self.batch if self.guided else 0
+            v[group] = self.buffers["v"][start:start + len(group)]
+            if self.guided:
+                v_uncond[group] = self.buffers["v"][:len(group)]
+        return v, v_uncond
+
+    def _fill(self, group: np.ndarray, scaled: np.ndarray) -> None:
+        """Write one batch in the engine's layout: mask, noisy latent, image latent."""
+        sample, first, count = self.buffers["sample"], 1 if self.masked else 0, len(group)
+        for start, known in ((0, 0.0), (self.batch, 1.0)) if self.guided else ((0, 1.0),):
+            half = slice(start, start + count)
+            if self.masked:
+                sample[half, :, 0] = self.told.masks[group]
+            sample[half, :, first:first + 4] = scaled
+            sample[half, :, first + 4:] = known * self.told.latents[group][:, None]
+            self.buffers["embeddings"][half] = known * self.told.embeddings[group]
+
+
+def _check_guidance(bundle: Bundle, settings: AnimateSettings) -> bool:
+    """Say whether the bundle's denoiser takes both guidance halves."""
+    guided = bundle.sampler["max_guidance_scale"] > 1.0
+    asked = max(settings.min_guidance_scale, settings.max_guidance_scale)
+    if asked > 1.0 and not guided:
+        raise SettingsError(f"a guidance scale of {asked} was asked for, but this bundle was built without guidance: "
+                            "leave the guidance options out or build one with --max-guidance-scale.")
+    return guided

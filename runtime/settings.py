@@ -1,0 +1,85 @@
+"""Collect the options of an animation and refuse what cannot work."""
+
+from dataclasses import asdict, dataclass
+
+from pano4d.runtime.errors import SettingsError
+
+MASK_POLICIES = ("freeze", "trained", "soft")
+FUSIONS = ("denoised", "sample", "none")
+
+
+@dataclass(frozen=True)
+class AnimateSettings:
+    """Say how a panorama is animated. None means: as the engine bundle recommends.
+
+    Attributes:
+        width: Width of the result in pixels.
+        height: Height of the result in pixels, half the width.
+        seed: Seed of the noise on the sphere.
+        steps: Denoising steps.
+        mask_policy: ``freeze`` (still pixels of the result are the input's, bit for bit), ``trained``
+            (binary mask, first frame still, nothing frozen afterwards) or ``soft`` (the share of moving
+            pixels, first frame included).
+        layout: Name of a tile layout, or ``auto`` for the one that fits the width.
+        fuse: What is fused where tiles overlap: ``denoised`` estimates, ``sample`` (MultiDiffusion,
+            arXiv 2302.08113, eq. 5) or ``none``.
+        shared_noise: Whether overlapping tiles start from the same noise on the sphere.
+        fps: Frames per second: a condition of the model, and the rate of the video.
+        motion_bucket_id: Amount of motion, a condition of the model.
+        noise_aug_strength: Standard deviation of the noise put on the condition picture, range -1..1.
+        min_guidance_scale: Guidance of the first frame.
+        max_guidance_scale: Guidance of the last frame.
+        feather_deg: Width, inside the mask's border, over which motion fades in, in degrees.
+    """
+
+    width: int = 1024
+    height: int = 512
+    seed: int = 0
+    steps: int | None = None
+    mask_policy: str = "freeze"
+    layout: str = "auto"
+    fuse: str = "denoised"
+    shared_noise: bool = True
+    fps: int | None = None
+    motion_bucket_id: int | None = None
+    noise_aug_strength: float | None = None
+    min_guidance_scale: float | None = None
+    max_guidance_scale: float | None = None
+    feather_deg: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check(self.width == 2 * self.height and self.height >= 32 and self.height % 2 == 0,
+               f"the size is {self.width}x{self.height}, but a panorama is twice as wide as high, with an even "
+               "height of at least 32: try --size 1024x512")
+        _check(self.steps is None or 1 <= self.steps <= 1000, f"steps is {self.steps}; it must be 1 to 1000")
+        _check(self.mask_policy in MASK_POLICIES, f"the mask policy is {self.mask_policy!r}; it must be one of "
+               + ", ".join(MASK_POLICIES))
+        _check(self.fuse in FUSIONS, f"fuse is {self.fuse!r}; it must be one of " + ", ".join(FUSIONS))
+        _check(self.fps is None or 1 <= self.fps <= 120, f"fps is {self.fps}; it must be 1 to 120")
+        _check(self.motion_bucket_id is None or 0 <= self.motion_bucket_id <= 511,
+               f"the motion bucket is {self.motion_bucket_id}; it must be 0 to 511")
+        _check(self.seed >= 0, f"the seed is {self.seed}; it must not be negative")
+        _check(0 <= self.feather_deg <= 45, f"feather_deg is {self.feather_deg}; it must be 0 to 45")
+
+    def resolved(self, sampler: dict) -> "AnimateSettings":
+        """Fill every None from a bundle's sampler constants.
+
+        Args:
+            sampler: The ``sampler`` block of a bundle's manifest.
+
+        Returns:
+            Settings without a None.
+        """
+        names = {"steps": "num_inference_steps", "fps": "fps", "motion_bucket_id": "motion_bucket_id",
+                 "noise_aug_strength": "noise_aug_strength", "min_guidance_scale": "min_guidance_scale",
+                 "max_guidance_scale": "max_guidance_scale"}
+        values = asdict(self)
+        for ours, theirs in names.items():
+            if values[ours] is None:
+                values[ours] = sampler[theirs]
+        return AnimateSettings(**values)
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise SettingsError(message + ".")

@@ -1,0 +1,142 @@
+"""The whole animation with a stand-in for the model: what holds for any model is asserted here."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pano4d.runtime.backends.fake import FakeBundle
+from pano4d.runtime.checkpointing import load_state
+from pano4d.runtime.errors import InputError, SettingsError
+from pano4d.runtime.pipeline import Animator
+from pano4d.runtime.settings import AnimateSettings
+
+SETTINGS = AnimateSettings(width=256, height=128)
+
+
+@pytest.fixture(scope="module")
+def panorama():
+    lon = (np.arange(256) + 0.5) / 256 * 2 * np.pi
+    lat = (np.arange(128) + 0.5) / 128 * np.pi
+    waves = [np.sin(lat)[:, None] * np.cos(k * lon + k) for k in (1, 2, 3)]
+    return np.round(128 + 60 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def mask():
+    mask = np.zeros((128, 256), bool)
+    mask[40:80, 230:] = True
+    mask[40:80, :30] = True  # over the seam
+    return mask
+
+
+def animate(panorama, mask, settings=SETTINGS, bundle=None, **options):
+    return Animator(bundle or FakeBundle(), settings).animate(panorama, mask, **options)
+
+
+def test_freeze_keeps_still_pixels_bit_for_bit_and_moves_the_rest(panorama, mask):
+    result = animate(panorama, mask)
+    assert result.frames.shape == (4, 128, 256, 3) and result.frames.dtype == np.uint8
+    assert (result.frames[:, ~mask] == panorama[~mask]).all()
+    assert np.abs(np.diff(result.frames[:, mask].astype(int), axis=0)).mean() > 2
+
+
+def test_tiles_without_motion_are_skipped(panorama, mask):
+    result = animate(panorama, mask)
+    assert result.tiles_total == 12
+    assert 0 < result.tiles_skipped < 12
+    assert result.tiles_skipped == 12 - len(result.moving_tiles)
+
+
+def test_a_skipped_tile_changes_nothing_that_moves(panorama, mask):
+    everything = animate(panorama, np.ones_like(mask))
+    assert everything.tiles_skipped == 0
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(panorama, mask):
+    first, again = animate(panorama, mask), animate(panorama, mask)
+    other = animate(panorama, mask, replace(SETTINGS, seed=1))
+    assert (first.frames == again.frames).all()
+    assert (first.frames != other.frames).any()
+
+
+@pytest.mark.parametrize("policy", ["trained", "soft"])
+def test_other_mask_policies_take_the_tiles_where_they_were_denoised(panorama, mask, policy):
+    result = animate(panorama, mask, replace(SETTINGS, mask_policy=policy))
+    assert (result.frames[:, ~mask] != panorama[~mask]).any()
+    far = np.zeros_like(mask)
+    far[60:64, 126:130] = True  # opposite the mask, seen by skipped tiles only
+    assert (result.frames[:, far] == panorama[far]).all()
+
+
+@pytest.mark.parametrize("fuse", ["denoised", "sample", "none"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_every_fusion_runs(panorama, mask, fuse, shared):
+    result = animate(panorama, mask, replace(SETTINGS, fuse=fuse, shared_noise=shared))
+    assert np.isfinite(result.latents).all()
+
+
+@pytest.mark.parametrize("bundle", [FakeBundle(channels=8), FakeBundle(max_guidance_scale=3.0), FakeBundle(batch=5),
+                                    FakeBundle(batch=3, channels=8, max_guidance_scale=2.0)],
+                         ids=["8-channels", "guided", "batch-5", "batch-3-8-channels-guided"])
+def test_other_kinds_of_bundle_run(panorama, mask, bundle):
+    result = animate(panorama, mask, bundle=bundle)
+    assert (result.frames[:, ~mask] == panorama[~mask]).all()
+
+
+def test_batches_do_not_change_the_result(panorama, mask):
+    one, five = animate(panorama, mask), animate(panorama, mask, bundle=FakeBundle(batch=5))
+    assert np.abs(one.frames.astype(int) - five.frames).max() <= 1
+
+
+def test_a_run_goes_on_from_its_state(panorama, mask, tmp_path):
+    whole = animate(panorama, mask)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(stage, done, total):
+        if stage == "denoise" and done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        animate(panorama, mask, progress=stop_after_two, state_folder=tmp_path)
+    seen = []
+    resumed = animate(panorama, mask, progress=lambda *told: seen.append(told), state_folder=tmp_path)
+    assert ("denoise", 2, 3) in seen and ("denoise", 1, 3) not in seen
+    assert (resumed.frames == whole.frames).all()
+
+
+def test_the_state_of_another_run_is_not_used(panorama, mask, tmp_path):
+    animate(panorama, mask, state_folder=tmp_path)
+    seen = []
+    animate(panorama, mask, replace(SETTINGS, seed=7), progress=lambda *told: seen.append(told), state_folder=tmp_path)
+    assert ("denoise", 0, 3) in seen
+    assert load_state(tmp_path, "something else").arrays is None
+
+
+def test_progress_reaches_every_total(panorama, mask):
+    last = {}
+    animate(panorama, mask, progress=lambda stage, done, total: last.__setitem__(stage, (done, total)))
+    assert set(last) == {"encode", "denoise", "decode"}
+    assert all(done == total for done, total in last.values())
+
+
+def test_wrong_shapes_are_refused(panorama, mask):
+    with pytest.raises(InputError, match="resize"):
+        animate(panorama[:64], mask)
+    with pytest.raises(InputError, match="mask"):
+        animate(panorama, mask[:, :100])
+
+
+@pytest.mark.parametrize("wrong", [{"width": 100, "height": 60}, {"steps": 0}, {"mask_policy": "hard"},
+                                   {"fuse": "median"}, {"fps": 0}, {"motion_bucket_id": 1000}, {"seed": -1}])
+def test_wrong_settings_are_refused_in_one_sentence(wrong):
+    with pytest.raises(SettingsError) as caught:
+        AnimateSettings(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_guidance_needs_a_bundle_built_with_it():
+    with pytest.raises(SettingsError, match="guidance"):
+        Animator(FakeBundle(), replace(SETTINGS, max_guidance_scale=3.0))
