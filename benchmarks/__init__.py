@@ -1,0 +1,1 @@
+"""Measure what the project claims; each script writes one JSON under ``results/``."""

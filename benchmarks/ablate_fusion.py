@@ -1,0 +1,152 @@
+"""Compare ways of making tiles agree, on held-out procedural panoramas whose true motion is known.
+
+    python -m pano4d.benchmarks.ablate_fusion --scenes 3 --out benchmarks/results/fusion.json
+
+Each row is one choice of noise (shared on the sphere, or independent per tile) and of what is fused at each
+step (denoised estimates, samples as in MultiDiffusion, arXiv 2302.08113, or nothing). The default of
+``AnimateSettings`` is the row this table recommends.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pano4d.runtime import quality, tiles
+from pano4d.runtime.bundle import Bundle, default_bundle_path
+from pano4d.runtime.kernels import compose
+from pano4d.runtime.pipeline import Animation, Animator
+from pano4d.runtime.settings import AnimateSettings
+
+FREQUENCIES = 4
+HELD_OUT_SEED = 900_000
+
+
+def true_panorama(seed: int, settings: AnimateSettings, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Render a held-out scene on the whole sphere; a band of it moves.
+
+    Args:
+        seed: Decides the scene.
+        settings: Give width and height.
+        frames: Number of frames.
+
+    Returns:
+        The true video, uint8 [T, H, W, 3], and where it moves, bool [H, W].
+    """
+    import torch
+
+    from pano4d.examples.demo_model.clips import Scene, panorama_directions
+
+    scene = Scene.random(torch.Generator().manual_seed(HELD_OUT_SEED + seed), scale_deg=84.0)
+    directions = panorama_directions(settings.height)
+    moving = scene.render(directions, range(frames), 2 * np.pi / settings.width).numpy()
+    lon = (np.arange(settings.width) + 0.5) / settings.width * 360 - 180
+    lat = 90 - (np.arange(settings.height) + 0.5) / settings.height * 180
+    mask = (np.abs(lat)[:, None] < 50) & (np.abs(lon)[None] > 60)  # across the seam, several tiles wide
+    video = np.where(mask[..., None], moving, moving[:1])
+    return np.round(np.clip(video, 0, 1) * 255).astype(np.uint8), mask
+
+
+def disagreement(animator: Animator, animation: Animation) -> float:
+    """Measure how far tiles differ where they overlap: weighted standard deviation, in grey levels.
+
+    Args:
+        animator: Decodes the tiles.
+        animation: Its last latents are decoded again.
+
+    Returns:
+        Root mean square over frames, channels and all moving pixels seen by two tiles or more.
+    """
+    size, (height, width) = animator.bundle.tile["px"], animation.mask.shape
+    select = animation.mask & (_seen_by(animation.layout, size, height, width) > 1)
+    plan = compose.ComposePlan.build(animation.layout, size, height, width, select=select)
+    shape = (animator.bundle.tile["frames"], int(select.sum()), 3)
+    first, second = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for v, pixels in animator.decode_tiles(animation.latents, animation.moving_tiles):
+        centred = pixels - 128.0  # keeps the difference of squares within float32
+        compose.accumulate(plan, v, centred, first)
+        compose.accumulate(plan, v, centred * centred, second)
+    return float(np.sqrt(np.maximum(second - first * first, 0.0).mean()))
+
+
+def _seen_by(layout: tiles.Layout, size: int, height: int, width: int) -> np.ndarray:
+    from pano4d.runtime.sphere import pixel_directions
+
+    directions = pixel_directions(height, width)
+    return sum(tiles.project(layout, v, directions, size)[2].astype(int) for v in range(layout.count))
+
+
+def sharpness(frames: np.ndarray, mask: np.ndarray) -> float:
+    """Mean absolute horizontal and vertical gradient in the mask, first frame left out, in grey levels."""
+    luma = frames[1:].astype(np.float32).mean(-1)
+    inside = mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:]
+    across = np.abs(np.diff(luma, axis=2))[:, :-1][:, inside].mean()
+    return float(across + np.abs(np.diff(luma, axis=1))[:, :, :-1][:, inside].mean())
+
+
+def spectrum(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Temporal power in the mask at the first frequencies above zero. float64 [FREQUENCIES]."""
+    series = frames[:, mask].astype(np.float32)
+    return (np.abs(np.fft.rfft(series, axis=0)[1:FREQUENCIES + 1]) ** 2).mean(axis=(1, 2)).astype(np.float64)
+
+
+def measure(animator: Animator, truth: np.ndarray, mask: np.ndarray) -> dict:
+    """Animate the first frame of a true video and compare."""
+    animation = animator.animate(truth[0], mask)
+    frames = animation.frames
+    return {"disagreement": disagreement(animator, animation),
+            "sharpness": sharpness(frames, mask) / sharpness(truth, mask),
+            "spectrum": (spectrum(frames, mask) / spectrum(truth, mask)).tolist(),
+            "motion": float(quality.motion(frames, mask).mean() / quality.motion(truth, mask).mean()),
+            "seam_ratio": float(np.max(quality.seam_ratio(frames, truth[0]))),
+            "tile_border_ratio": float(np.max(quality.tile_border_ratio(frames, truth[0], animation.layout, mask=mask)))}
+
+
+def run(bundle: Bundle, settings: AnimateSettings, scenes: int, backend: str | None) -> list[dict]:
+    """Measure every row on every scene; a row holds the mean and the single values."""
+    rows = []
+    truths = [true_panorama(seed, settings, bundle.tile["frames"]) for seed in range(scenes)]
+    for shared, fuse in itertools.product((True, False), ("denoised", "sample", "none")):
+        animator = Animator(bundle, replace(settings, shared_noise=shared, fuse=fuse), backend)
+        single = [measure(animator, *truth) for truth in truths]
+        mean = {name: np.mean([m[name] for m in single], axis=0).tolist() for name in single[0]}
+        rows.append({"noise": "shared" if shared else "independent", "fuse": fuse, "mean": mean, "scenes": single})
+        print(_line(rows[-1]), flush=True)
+    return rows
+
+
+def _line(row: dict) -> str:
+    mean = row["mean"]
+    return (f"{row['noise']:12s}{row['fuse']:10s} disagreement {mean['disagreement']:6.2f}  sharpness "
+            f"{mean['sharpness']:.2f}  motion {mean['motion']:.2f}  spectrum "
+            + " ".join(f"{s:.2f}" for s in mean["spectrum"])
+            + f"  seam {mean['seam_ratio']:.2f}  border {mean['tile_border_ratio']:.2f}")
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=None)
+    parser.add_argument("--backend", default=None)
+    parser.add_argument("--scenes", type=int, default=3)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fusion.json")
+    args = parser.parse_args()
+    settings = AnimateSettings(width=args.width, height=args.width // 2, steps=args.steps)
+    bundle = Bundle.open(args.bundle or default_bundle_path())
+    rows = run(bundle, settings, args.scenes, args.backend)
+    result = {"command": "python -m pano4d.benchmarks.ablate_fusion " + " ".join(sys.argv[1:]),
+              "machine": platform.machine(), "python": platform.python_version(), "bundle": bundle.sha256,
+              "scenes": args.scenes, "steps": Animator(bundle, settings).settings.steps, "rows": rows}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

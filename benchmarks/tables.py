@@ -1,0 +1,77 @@
+"""Write the README's tables from ``benchmarks/results/``, between markers, so that no figure is typed by hand.
+
+    python -m pano4d.benchmarks.tables          # rewrite README.md
+    python -m pano4d.benchmarks.tables --check  # exit 1 if it is not up to date
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = ROOT / "examples" / "demo_model" / "figures.json"
+
+
+def demo_table() -> str:
+    """Make the table of whole runs from ``results/demo.json``."""
+    rows = json.loads((RESULTS / "demo.json").read_text())["cases"]
+    head = ("run", "seconds", "peak GiB", "tiles skipped", "motion", "seam", "tile borders", "drift outside the mask")
+    return _table(head, [(
+        f"{row['name']}, {row['size']}", f"{row['seconds']:.0f}", f"{row['peak_gib']:.1f}",
+        f"{row['tiles']['skipped']} of {row['tiles']['total']}",
+        f"{row['quality']['motion']:.1f} to {row['quality']['motion_max']:.1f}", f"{row['quality']['seam_ratio']:.2f}",
+        f"{row['quality']['tile_border_ratio']:.2f}", f"{row['quality']['static_drift']:.0f}") for row in rows])
+
+
+def fusion_table() -> str:
+    """Make the table of the fusion ablation from ``results/fusion.json``."""
+    rows = json.loads((RESULTS / "fusion.json").read_text())["rows"]
+    head = ("noise", "fused", "disagreement", "sharpness", "motion", "temporal power, 1st to 4th frequency", "seam",
+            "tile borders")
+    return _table(head, [(
+        row["noise"], row["fuse"], f"{mean['disagreement']:.2f}", f"{mean['sharpness']:.2f}", f"{mean['motion']:.2f}",
+        " ".join(f"{power:.2f}" for power in mean["spectrum"]), f"{mean['seam_ratio']:.2f}",
+        f"{mean['tile_border_ratio']:.2f}") for row in rows for mean in [row["mean"]]])
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "demo": (RESULTS / "demo.json", demo_table),
+    "fusion": (RESULTS / "fusion.json", fusion_table),
+}
+
+
+def filled(text: str) -> str:
+    """Replace what stands between ``<!-- table:NAME -->`` and ``<!-- /table -->`` by the table of that name."""
+    for name, (source, make) in TABLES.items():
+        if source.exists():
+            pattern = rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)"
+            text = re.sub(pattern, lambda found: found[1] + make() + found[2], text, flags=re.S)
+    return text
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def main() -> None:
+    """Rewrite or check every page with tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check, stale = parser.parse_args().check, []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        if filled(text) != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(filled(text), encoding="utf-8")
+    if check and stale:
+        sys.exit(f"out of date: {', '.join(stale)}; run python -m pano4d.benchmarks.tables")
+
+
+if __name__ == "__main__":
+    main()
