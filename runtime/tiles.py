@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from pano4d.runtime.errors import SettingsError
-from pano4d.runtime.sphere import pixel_directions, rotation, sample_panorama
+from pano4d.runtime.sphere import pixel_directions, pixel_lonlat, rotation, sample_panorama
 
 VERTICES_FOV_DEG, FACES_FOV_DEG, RINGS_FOV_DEG = 84.0, 80.0, 42.9
 # Tiles are denser towards their borders than at the centre, so the centre may be a little coarser than the panorama.
@@ -101,9 +101,16 @@ def _ring_layout(pitches_deg: np.ndarray, fov_deg: float) -> Layout:
 
 
 def _covers(layout: Layout) -> bool:
-    """Try a grid of directions finer than any hole of such a layout."""
-    directions = pixel_directions(180, 360)
-    return bool(np.any([project(layout, v, directions, 2)[2] for v in range(layout.count)], axis=0).all())
+    """Try a grid of directions with the tiles made smaller, so that no hole slips between its points."""
+    directions, size = pixel_directions(180, 360), 2.0
+    # No direction is further than 0.71 degrees from the grid; a tile stretches angles most, by 1 + 2 tan², in a corner.
+    stretch = 1 + 2 * np.tan(np.radians(layout.fov_deg) / 2) ** 2
+    step = np.radians(0.71) * stretch * layout.focal(size)
+    found = np.zeros(directions.shape[:2], bool)
+    for v in range(layout.count):
+        x, y, inside = project(layout, v, directions, size)
+        found |= inside & (np.maximum(np.abs(x - 0.5), np.abs(y - 0.5)) <= size / 2 - step)
+    return bool(found.all())
 
 
 def _check_fov(fov_deg: float) -> None:
@@ -171,6 +178,32 @@ def project(layout: Layout, v: int, directions: np.ndarray, size: int) -> tuple[
     return x, y, inside
 
 
+def seen_pixels(layout: Layout, v: int, size: int, select: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the panorama pixels that fall on a tile, without projecting the whole sphere.
+
+    Args:
+        layout: Tile layout.
+        v: Tile number.
+        size: Side of the tile, in pixels.
+        select: Pixels that count. bool [H, W].
+
+    Returns:
+        Flat panorama pixels in ascending order, int64 [Q], and their continuous x and y on the tile, float64 [Q].
+    """
+    (height, width), centre = select.shape, layout.rotations[v][:, 2]
+    lon, lat = pixel_lonlat(height, width)
+    corner = np.arctan(np.sqrt(2) * np.tan(np.radians(layout.fov_deg) / 2))
+    sin_lon, cos_lon, sin_lat, cos_lat = np.sin(lon), np.cos(lon), np.sin(lat), np.cos(lat)
+    # Within the circle round the tile's corners: cos(lat) * (turned forward) >= cos(corner) - (part along the axis).
+    rest = (np.cos(corner) - 1e-9 + sin_lat * centre[1]) / cos_lat
+    near = select & (sin_lon * centre[0] + cos_lon * centre[2] >= rest[:, None])
+    flat = np.flatnonzero(near)
+    row, column = np.divmod(flat, width)
+    directions = np.stack([cos_lat[row] * sin_lon[column], -sin_lat[row], cos_lat[row] * cos_lon[column]], axis=-1)
+    x, y, inside = project(layout, v, directions, size)
+    return flat[inside], x[inside], y[inside]
+
+
 def feather(size: int) -> np.ndarray:
     """Weigh tile pixels: 1 inside, falling smoothly to almost 0 at the border. float32 [s, s]."""
     at = np.arange(size) + 0.5
@@ -212,7 +245,7 @@ def extract_tiles(panorama: np.ndarray, layout: Layout, size: int, supersample: 
 def tile_masks(mask: np.ndarray, layout: Layout, size_px: int, factor: int) -> np.ndarray:
     """Give the share of moving pixels in each latent cell of each tile.
 
-    A cell in which a moving panorama pixel touches a sample has a share above zero.
+    A cell that holds the centre of a moving panorama pixel has a share above zero, at the poles too.
 
     Args:
         mask: True where the picture may move. bool [H, W].
@@ -225,4 +258,10 @@ def tile_masks(mask: np.ndarray, layout: Layout, size_px: int, factor: int) -> n
     """
     shares = extract_tiles(mask[..., None].astype(np.float32), layout, size_px, 1)[..., 0]
     cells = size_px // factor
-    return shares.reshape(layout.count, cells, factor, cells, factor).mean(axis=(2, 4))
+    shares = shares.reshape(layout.count, cells, factor, cells, factor).mean(axis=(2, 4))
+    for v in range(layout.count):
+        # Near a pole pixels are narrower than the samples are apart: one could move that no sample has met.
+        _, x, y = seen_pixels(layout, v, size_px, np.asarray(mask, bool))
+        column, row = (np.clip((at + 0.5) // factor, 0, cells - 1).astype(np.int64) for at in (x, y))
+        shares[v, row, column] = np.maximum(shares[v, row, column], np.float32(1 / factor**2))
+    return shares

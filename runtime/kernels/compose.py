@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pano4d.runtime.kernels.blend import bilinear_taps
-from pano4d.runtime.sphere import pixel_directions
-from pano4d.runtime.tiles import Layout, feather_at, project
+from pano4d.runtime.tiles import Layout, feather_at, seen_pixels
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,14 @@ class ComposePlan:
             The plan.
         """
         select = np.ones((height, width), bool) if select is None else select
-        directions = pixel_directions(height, width)[select]
-        total = np.zeros(len(directions))
+        place = np.cumsum(select.ravel(), dtype=np.int64) - 1
+        total = np.zeros(int(select.sum()))
         seen, taps, shares = [], [], []
         for v in range(layout.count):
-            x, y, inside = project(layout, v, directions, size_px)
-            held = np.flatnonzero(inside)
-            tap, share = bilinear_taps(x[held], y[held], size_px)
-            share *= feather_at(x[held], y[held], size_px)[:, None]
+            flat, x, y = seen_pixels(layout, v, size_px, select)
+            held = place[flat]
+            tap, share = bilinear_taps(x, y, size_px)
+            share *= feather_at(x, y, size_px)[:, None]
             total[held] += share.sum(axis=1)
             seen.append(held), taps.append(tap.astype(np.int32)), shares.append(share.astype(np.float32))
         for held, share in zip(seen, shares):

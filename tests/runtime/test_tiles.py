@@ -99,3 +99,32 @@ def test_tile_masks_are_shares_and_no_moving_pixel_is_lost():
             if inside:
                 cell = shares[v, min(int(y + 0.5) // 8, 7), min(int(x + 0.5) // 8, 7)]
                 assert cell > 0, "a single moving pixel must reach the mask of every tile that sees it"
+
+
+@pytest.mark.parametrize("fov_deg", [38.0, 90.3, 101.4])
+def test_rings_leave_no_hole_between_the_points_they_are_tried_on(fov_deg):
+    layout = tiles.rings(fov_deg)
+    directions = np.random.default_rng(1).standard_normal((200_000, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    assert np.any([tiles.project(layout, v, directions, 8)[2] for v in range(layout.count)], axis=0).all()
+
+
+@pytest.mark.parametrize("row, column", [(0, 495), (1, 179), (511, 517), (200, 0)])
+def test_a_single_moving_pixel_moves_every_tile_that_sees_it(row, column):
+    mask = np.zeros((512, 1024), bool)
+    mask[row, column] = True
+    layout = tiles.icosahedron_vertices()
+    moving = tiles.tile_masks(mask, layout, 256, 8).any(axis=(1, 2))
+    seen = [len(tiles.seen_pixels(layout, v, 256, mask)[0]) > 0 for v in range(layout.count)]
+    assert any(seen) and moving[seen].all()
+
+
+def test_seen_pixels_are_those_that_project_onto_the_tile():
+    select = np.random.default_rng(2).random((45, 91)) < 0.5
+    directions = sphere.pixel_directions(45, 91)[select]
+    for layout in (tiles.icosahedron_vertices(), tiles.rings(62.0)):
+        for v in range(layout.count):
+            flat, x, y = tiles.seen_pixels(layout, v, 16, select)
+            want_x, want_y, inside = tiles.project(layout, v, directions, 16)
+            np.testing.assert_array_equal(flat, np.flatnonzero(select)[inside])
+            np.testing.assert_allclose([x, y], [want_x[inside], want_y[inside]], atol=1e-9)
