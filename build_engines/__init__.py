@@ -1,0 +1,1 @@
+"""Offline half: turn a diffusers checkpoint into an engine bundle."""

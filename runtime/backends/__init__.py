@@ -1,0 +1,59 @@
+"""Run the networks of a bundle. Each backend is a module with ``load`` and ``available``, imported when asked for."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pano4d.runtime.backends.base import Engine
+from pano4d.runtime.errors import BackendError
+
+if TYPE_CHECKING:
+    from pano4d.runtime.bundle import Bundle
+
+BACKENDS: dict[str, Callable[[], ModuleType]] = {
+    name: partial(importlib.import_module, f"pano4d.runtime.backends.{module}")
+    for name, module in (("onnxruntime", "onnxruntime_"), ("eager", "eager"), ("fake", "fake"))
+}
+"""Name of each backend, and a function that imports its module."""
+
+
+def get_backend(name: str) -> ModuleType:
+    """Import the module of a backend.
+
+    Args:
+        name: One of ``BACKENDS``.
+
+    Returns:
+        The module, with ``load(bundle, network)`` and ``available()``.
+
+    Raises:
+        BackendError: No backend has this name.
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"There is no backend {name!r}: choose one of {', '.join(BACKENDS)} with --backend.")
+    return BACKENDS[name]()
+
+
+def load_engine(bundle: "Bundle", network: str, backend: str | None = None) -> Engine:
+    """Load one network of a bundle.
+
+    Args:
+        bundle: Opened bundle.
+        network: ``image_encoder``, ``vae_encoder``, ``unet`` or ``vae_decoder``.
+        backend: What runs it; None for the bundle's own.
+
+    Returns:
+        An engine, ready to run. Use it as a context manager.
+
+    Raises:
+        BackendError: The backend is unknown, not installed, or cannot load this engine.
+        BundleError: The bundle has no such network.
+    """
+    module = get_backend(backend or bundle.manifest["backend"]["name"])
+    found = module.available()
+    if not found.ok:
+        raise BackendError(f"The backend {backend or bundle.manifest['backend']['name']!r} cannot run here, since "
+                           f"{found.detail}: {found.remedy}.")
+    return module.load(bundle, network)
