@@ -1,0 +1,37 @@
+# make demo       animate and lift examples/panorama.jpg into out/
+# make test       run the tests that need no GPU
+# make test-gpu   run the tests that need one
+# make clean      remove what these targets made
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-gpu clean
+
+demo: .venv/base.stamp
+	$(BIN)/pano4d generate examples/panorama.jpg --mask examples/panorama_mask.png --out out --overwrite
+
+test: .venv/test.stamp
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+test-gpu: .venv/test.stamp
+	$(BIN)/python -m pytest -q -m gpu
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/base.stamp: setup.py pyproject.toml | .venv/bin/python
+	$(INSTALL) --editable .
+	@touch $@
+
+# torch goes first and alone: whichever build the machine's index offers is then the one that stays.
+.venv/test.stamp: setup.py pyproject.toml | .venv/bin/python
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) --editable ".[build,dev]"
+	@touch $@ .venv/base.stamp
+
+clean:
+	rm -rf .venv build dist out pano4d.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,262 @@
+"""Offer the library on the command line: parse, make one library call, print."""
+
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def _adopt_checkout() -> None:
+    """Make the folder of this file importable as pano4d, whatever its name is."""
+    import importlib.util
+
+    root = Path(__file__).resolve().parent
+    spec = importlib.util.spec_from_file_location("pano4d", root / "__init__.py", submodule_search_locations=[str(root)])
+    sys.modules["pano4d"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["pano4d"])
+    # Python put the checkout first on the path, where its rooms would shadow packages of the same name.
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != root]
+
+
+if __name__ == "__main__" and __spec__ is None:
+    _adopt_checkout()
+
+import click  # noqa: E402
+
+import pano4d  # noqa: E402
+from pano4d.runtime.progress import stage_bars  # noqa: E402
+from pano4d.runtime.settings import MASK_POLICIES  # noqa: E402
+
+_DEBUG = "pano4d.debug"
+_INTERRUPTED = 130
+_TERMINATED = 143
+_BRIEF = ("key", "model", "precision", "parity", "outputs", "tiles", "quality", "splats", "seconds", "stages")
+
+
+class _Shell(click.Group):
+    """Show what went wrong as one line, and the trace only with --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; exit codes: 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(_INTERRUPTED)
+        except (pano4d.Pano4DError, OSError, MemoryError) as error:
+            if ctx.meta.get(_DEBUG):
+                traceback.print_exc()
+            click.echo(f"error: {_sentence(error)}", err=True)
+            ctx.exit(1)
+
+
+class _Size(click.ParamType):
+    """A size such as 1024x512."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """Split into width and height, in pixels."""
+        width, cross, height = str(value).partition("x")
+        if not (cross and width.isdecimal() and height.isdecimal()):
+            self.fail(f"{value!r} is no size; write for instance 1024x512.", param, ctx)
+        return int(width), int(height)
+
+
+def _options(*options):
+    """Put several options on a command, in the order given."""
+    def decorate(command):
+        for option in reversed(options):
+            command = option(command)
+        return command
+    return decorate
+
+
+def _path_option(*names: str, **more: Any):
+    return click.option(*names, type=click.Path(path_type=Path), **more)
+
+
+def _remember_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_DEBUG] = value
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+_debug = click.option("--debug", is_flag=True, expose_value=False, callback=_remember_debug,
+                      help="Show the trace of an error.")
+_talk = _options(_json, _debug, click.option("--quiet", is_flag=True, help="Print nothing but errors."))
+_out = _path_option("--out", required=True, help="Folder to write.")
+_mask = _path_option("--mask", help="Picture whose non-black pixels may move; for a batch, a folder of <name>.png.")
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace earlier results, once the new ones are complete.")
+_lifting = _options(
+    _path_option("--depth", help="Ray distance per pixel: 16-bit PNG, NPY or EXR; for a batch, a folder of them."),
+    click.option("--depth-scale", type=float, help="Metres per unit of --depth.  [default: 0.001 for PNG, else 1]"),
+    click.option("--gaussians", type=click.IntRange(min=1),
+                 help="Gaussians per frame.  [default: a quarter of the pixels, at most 500000]"))
+_animating = _options(
+    _mask, _out,
+    click.option("--size", type=_Size(), metavar="WxH", default="1024x512", show_default=True, help="Size of the result."),
+    _path_option("--bundle", help="Engine bundle.  [default: the demo model]"),
+    click.option("--backend", help="What runs the engines; `pano4d doctor` lists them.  [default: the bundle's]"),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, other motion."),
+    click.option("--steps", type=click.IntRange(min=1), help="Denoising steps.  [default: the bundle's]"),
+    click.option("--mask-policy", type=click.Choice(MASK_POLICIES), default="freeze", show_default=True,
+                 help="freeze keeps still pixels bit for bit; trained and soft only tell the model."),
+    click.option("--motion", "motion_bucket_id", type=click.IntRange(min=0),
+                 help="Amount of motion (motion bucket).  [default: the bundle's]"),
+    click.option("--fps", type=click.IntRange(min=1), help="Frames per second.  [default: the bundle's]"),
+    click.option("--fp16", is_flag=True, help="Refuse a bundle of another precision than fp16."),
+    click.option("--allow-aspect", is_flag=True, help="Take a picture that is not 2:1."),
+    click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture to read.  [default: 134217728]"),
+    _overwrite, click.option("--resume", is_flag=True, help="Go on with an interrupted run."), _talk)
+
+
+@click.group(cls=_Shell, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(pano4d.__version__, "--version", prog_name="pano4d")
+def cli() -> None:
+    """Turn one panorama into a moving 4D scene."""
+
+
+@cli.command()
+@click.argument("panorama", type=click.Path(path_type=Path))
+@_lifting
+@_animating
+def generate(panorama: Path, **options: Any) -> None:
+    """Animate a panorama and lift it to 3D Gaussians.
+
+    PANORAMA is an equirectangular picture, or a folder of them: a batch, one scene each in OUT/NAME.
+    """
+    _run(pano4d.generate, panorama, **_settled(options))
+
+
+@cli.command()
+@click.argument("panorama", type=click.Path(path_type=Path))
+@_animating
+def animate(panorama: Path, **options: Any) -> None:
+    """Animate a panorama into a panoramic video.
+
+    PANORAMA is an equirectangular picture, or a folder of them: a batch, one video each in OUT/NAME.
+    """
+    _run(pano4d.animate, panorama, **_settled(options))
+
+
+@cli.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@_options(_mask, _out, _lifting, _overwrite, _talk)
+def lift(video: Path, **options: Any) -> None:
+    """Lift a panoramic video to 3D Gaussians.
+
+    VIDEO is an equirectangular video file, a GIF or a folder of PNG frames.
+    """
+    _run(pano4d.lift, video, **options)
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@_out
+@click.option("--backend", default="onnxruntime", show_default=True, help="What will run the engines.")
+@click.option("--precision", type=click.Choice(["fp16", "fp32"]), default="fp16", show_default=True,
+              help="Precision of the engines.")
+@click.option("--tile-px", type=click.IntRange(min=8), help="Side of a tile.  [default: the checkpoint's]")
+@click.option("--frames", type=click.IntRange(min=1), help="Frames of a video.  [default: the checkpoint's]")
+@click.option("--tile-batch", type=click.IntRange(min=1), default=1, show_default=True, help="Tiles run at once.")
+@click.option("--max-guidance-scale", type=click.FloatRange(min=1.0),
+              help="Guidance of the last frame; 1 halves the work.  [default: the checkpoint's]")
+@click.option("--force", is_flag=True, help="Replace another bundle.")
+@_talk
+def build(checkpoint: Path, **options: Any) -> None:
+    """Export a checkpoint to an engine bundle.
+
+    CHECKPOINT is a Stable Video Diffusion folder in the layout of diffusers. Needs pano4d[build].
+    """
+    _run(lambda *args, **more: pano4d.build_bundle(*args, **more).manifest, checkpoint, **options)
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@_options(_json, _debug)
+def inspect(path: Path, as_json: bool) -> None:
+    """Describe and check a bundle or a result.
+
+    PATH is an engine bundle, or the output folder of a run.
+    """
+    _print(pano4d.inspect(path), as_json)
+
+
+@cli.command()
+@_path_option("--bundle", help="Engine bundle to check.  [default: the demo model]")
+@_options(_json, _debug)
+@click.pass_context
+def doctor(ctx: click.Context, bundle: Path | None, as_json: bool) -> None:
+    """Say what can run here, and what is missing.
+
+    Exits with 0 if `generate` can work on this machine.
+    """
+    figures = pano4d.doctor(bundle)
+    _print(figures, as_json)
+    ctx.exit(0 if figures["ok"] else 1)
+
+
+def _settled(options: dict[str, Any]) -> dict[str, Any]:
+    """Gather what describes the animation into settings, and leave out what was not given."""
+    width, height = options.pop("size")
+    names = ("seed", "steps", "mask_policy", "motion_bucket_id", "fps")
+    settings = pano4d.AnimateSettings(width=width, height=height, **{name: options.pop(name) for name in names})
+    options["precision"] = "fp16" if options.pop("fp16") else None
+    return {**options, "settings": settings}
+
+
+def _run(job: Any, source: Path, out: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Run a job with progress bars and print its report."""
+    with stage_bars(quiet) as progress:
+        report = job(source, out, progress=progress, **options)
+    if as_json:
+        _print(report, as_json)
+    elif not quiet:
+        _print({"out": str(out), **_brief(report)}, as_json)
+    failed = report.get("failed", ())
+    for failure in failed:
+        click.echo(f"error: {failure['error']}", err=True)
+    if failed:
+        click.get_current_context().exit(1)
+
+
+def _brief(report: dict) -> dict:
+    """Pick what a person wants to see at the end of a run; the whole stands in the files written."""
+    brief = {name: report[name] for name in _BRIEF if name in report}
+    if "scenes" in report:
+        brief["scenes"] = [{"panorama": scene["inputs"]["panorama"], "seconds": scene["seconds"], **scene["quality"]}
+                           for scene in report["scenes"]]
+    notes = [note for part in (report, *report.get("scenes", ())) for note in part.get("inputs", {}).get("notes", ())]
+    return {**brief, "notes": notes} if notes else brief
+
+
+def _print(figures: dict, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(figures, indent=2, default=str))
+        return
+    from pano4d.runtime.tables import print_figures
+
+    print_figures(figures)
+
+
+def _sentence(error: BaseException) -> str:
+    """Say in one line what went wrong."""
+    if isinstance(error, MemoryError):
+        return "out of memory: try a smaller --size"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def main() -> None:
+    """Run the command line; SIGTERM unwinds as Ctrl-C does, so that nothing half-written stays."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    cli(prog_name="pano4d")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Join the rooms: animate panoramas, and lift what moves to 3D Gaussians.
+
+The rest of `lifting` knows only the geometry and the files of `runtime`; this file and the command line know both.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from pano4d.lifting.depth import read_depth
+from pano4d.lifting.formats.ply import read_ply
+from pano4d.lifting.job import lift_frames
+from pano4d.lifting.lattice import default_count
+from pano4d.lifting.preview import write_preview
+from pano4d.runtime import image, job
+from pano4d.runtime.batch import run_batch
+from pano4d.runtime.bundle import Bundle, default_bundle_path
+from pano4d.runtime.errors import BundleError, InputError
+from pano4d.runtime.files import sha256_of
+from pano4d.runtime.outputs import OutputFolder, estimate_bytes
+from pano4d.runtime.pipeline import Animation, Progress
+from pano4d.runtime.report import StageTimer, write_report
+from pano4d.runtime.settings import AnimateSettings
+from pano4d.runtime.video import read_video
+
+_PRECISIONS = {"float16": "fp16", "float32": "fp32"}
+_LIFTED = ("splats", "preview.jpg", "report.json")
+
+
+class AnimateOptions(TypedDict, total=False):
+    """Options of `animate`; one that is left out or None has its default.
+
+    Attributes:
+        mask: Picture whose non-black pixels may move; for a batch a folder of them. Default: the one that lies beside
+            the panorama, else everything moves.
+        bundle: Engine bundle folder. Default: the demo model.
+        backend: Name of what runs the engines. Default: the bundle's.
+        settings: How to animate.
+        precision: Refuse a bundle of another one: "fp16" or "fp32".
+        overwrite: Replace earlier results once the new ones are complete.
+        resume: Go on with an interrupted run.
+        allow_aspect: Take a picture that is not 2:1.
+        max_pixels: Largest picture to read.
+        progress: Called with stage, done, total.
+    """
+
+    mask: str | Path | None
+    bundle: str | Path | None
+    backend: str | None
+    settings: AnimateSettings | None
+    precision: str | None
+    overwrite: bool
+    resume: bool
+    allow_aspect: bool
+    max_pixels: int | None
+    progress: Progress | None
+
+
+class GenerateOptions(AnimateOptions, total=False):
+    """Options of `generate`: those of `animate`, and three more.
+
+    Attributes:
+        depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR; for a batch a folder of them. Default: guessed
+            from the picture.
+        depth_scale: Metres per stored unit. Default: 0.001 for PNG, 1 for NPY and EXR.
+        gaussians: Count per frame. Default: a quarter of the pixels, at most 500,000.
+    """
+
+    depth: str | Path | None
+    depth_scale: float | None
+    gaussians: int | None
+
+
+def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOptions]) -> dict:
+    """Animate a panorama and lift every frame to 3D Gaussians.
+
+    Args:
+        panorama: Equirectangular picture, or a folder of them: one scene each, in ``out/<name>``.
+        out: Folder to write: video.mp4, frames/, splats/, preview.jpg, report.json.
+        **options: See `GenerateOptions`.
+
+    Returns:
+        What report.json holds; for a batch ``{"scenes": [report, ...], "failed": [{"panorama", "error"}, ...]}``.
+
+    Raises:
+        Pano4DError: An input, setting, bundle, backend or output cannot be used; nothing is written then.
+    """
+    return _each(_generate_one, panorama, out, options)
+
+
+def animate(panorama: str | Path, out: str | Path, **options: Unpack[AnimateOptions]) -> dict:
+    """Animate a panorama into a seamless panoramic video.
+
+    Args:
+        panorama: Equirectangular picture, or a folder of them: one scene each, in ``out/<name>``.
+        out: Folder to write: video.mp4, frames/, report.json.
+        **options: See `AnimateOptions`.
+
+    Returns:
+        What report.json holds, or the reports of a batch as for `generate`.
+
+    Raises:
+        Pano4DError: An input, setting, bundle, backend or output cannot be used; nothing is written then.
+    """
+    return _each(_animate_one, panorama, out, options)
+
+
+def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, depth: str | Path | None = None,
+         depth_scale: float | None = None, gaussians: int | None = None, overwrite: bool = False,
+         progress: Progress | None = None) -> dict:
+    """Lift a panoramic video to 3D Gaussians, one set per frame.
+
+    Args:
+        video: Equirectangular video, GIF, or folder of PNG frames.
+        out: Folder to write: splats/, preview.jpg, report.json.
+        mask: Picture whose non-black pixels move; None: everything.
+        depth: Distance along each pixel's ray; None: guessed from the first frame.
+        depth_scale: Metres per stored unit; None: 0.001 for PNG, 1 for NPY and EXR.
+        gaussians: Count per frame; None: a quarter of the pixels, at most 500,000.
+        overwrite: Replace earlier results once the new ones are complete.
+        progress: Called with stage, done, total.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        Pano4DError: An input or the output cannot be used; nothing is written then.
+    """
+    from pano4d import __version__
+
+    frames, moving, inputs = _read_video_and_mask(Path(video), mask)
+    distance = _read_depth(depth, *moving.shape, depth_scale)
+    count, height, width, _ = frames.shape
+    each = gaussians or default_count(height, width)
+    needed = estimate_bytes(count, 0, 0, gaussians=each)
+    timer = StageTimer()
+    with OutputFolder(out, overwrite=overwrite, needs_bytes=needed, owns=_LIFTED) as folder:
+        splats = _lift_into(folder, frames, moving, distance, gaussians, timer, progress)
+        report = {"schema_version": job.REPORT_SCHEMA, "pano4d_version": __version__, "inputs": inputs,
+                  "outputs": {"width": width, "height": height, "frames": count}, **splats,
+                  "stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
+        write_report(folder.path("report.json"), report)
+        folder.commit()
+    return report
+
+
+def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path, options: Mapping[str, Any]) -> dict:
+    """Run a job on a panorama, or on each one of a folder."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if Path(panorama).is_dir():
+        return run_batch(panorama, out, job_of_one, **given)
+    return job_of_one(panorama, out, **given)
+
+
+def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | None = None,
+                  depth_scale: float | None = None, gaussians: int | None = None, settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
+    """Animate and lift one panorama."""
+    height, width = settings.height, settings.width
+    distance = _read_depth(depth, height, width, depth_scale)
+    frames = Bundle.open(options.get("bundle") or default_bundle_path(), verify=False).tile["frames"]
+    each = gaussians or default_count(height, width)
+
+    def extend(folder: OutputFolder, animation: Animation, timer: StageTimer, progress: Progress) -> dict:
+        return _lift_into(folder, animation.frames, animation.mask, distance, gaussians, timer, progress)
+
+    return _animate_one(panorama, out, settings=settings, extend=extend,
+                        extra_bytes=estimate_bytes(frames, 0, 0, gaussians=each), **options)
+
+
+def _animate_one(panorama: str | Path, out: str | Path, *, precision: str | None = None, **options: Any) -> dict:
+    """Animate one panorama."""
+    if precision:
+        _require_precision(Path(options.get("bundle") or default_bundle_path()), precision)
+    return job.animate_into(panorama, out, **options)
+
+
+def _require_precision(path: Path, wanted: str) -> None:
+    weights = Bundle.open(path, verify=False).manifest["precision"]["weights"]
+    found = _PRECISIONS.get(weights, weights)
+    if found != wanted:
+        raise BundleError(f"The bundle {path} is {found} and {wanted} was asked for: leave --{wanted} out, or build "
+                          f"one with pano4d build CHECKPOINT --out FOLDER --precision {wanted}.")
+
+
+def _read_depth(path: str | Path | None, height: int, width: int, scale: float | None) -> np.ndarray | None:
+    return None if path is None else read_depth(Path(path), height, width, scale)
+
+
+def _read_video_and_mask(video: Path, mask: str | Path | None) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Read both at the video's size: uint8 [T, H, W, 3], bool [H, W], and the report's ``inputs``."""
+    frames = read_video(video)
+    _, height, width, _ = frames.shape
+    if width != 2 * height:
+        raise InputError(f"{video} is {width}x{height}, but a panoramic video is twice as wide as high.")
+    inputs = {"video": video.name, "frames_sha256": sha256_of(np.ascontiguousarray(frames).data), "mask": None,
+              "mask_sha256": None, "notes": []}
+    if mask is None:
+        return frames, np.ones((height, width), bool), inputs
+    read = image.read_mask(mask, (height, width))
+    inputs |= {"mask": Path(mask).name, "mask_sha256": read.sha256, "notes": list(read.notes)}
+    return frames, image.resize_mask(read.moving, height, width), inputs
+
+
+def _lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, distance: np.ndarray | None,
+               gaussians: int | None, timer: StageTimer, progress: Progress | None) -> dict:
+    """Write splats/ and preview.jpg, and return what they add to the report."""
+    splats = folder.path("splats")
+    with timer("lift"):
+        lifted = lift_frames(frames, mask, splats, depth=distance, gaussians=gaussians, progress=progress)
+    names = lifted.pop("files")
+    with timer("preview"):
+        write_preview(folder.path("preview.jpg"), frames, read_ply(splats / names[0]))
+    return {"splats": {"files": len(names), **lifted}}

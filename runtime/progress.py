@@ -1,0 +1,37 @@
+"""Show how far the stages of a run are, on a terminal only."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def stage_bars(quiet: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Draw one progress bar per stage on stderr.
+
+    Args:
+        quiet: Draw nothing.
+
+    Yields:
+        A function to call with stage, done, total; None where stderr is no terminal.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, int] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            task = bars.tasks[tasks[stage]]
+            # In a batch every scene goes through the same stages again.
+            if done < task.completed:
+                bars.reset(task.id)
+            bars.update(task.id, completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,142 @@
+"""The whole chain from files to files, with the stand-in for a model."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import pano4d
+from pano4d.cli import cli
+from pano4d.runtime.errors import BundleError, InputError
+
+SIZE = {"width": 128, "height": 64}
+
+
+@pytest.fixture
+def files(tmp_path, panorama_pixels, fake_bundle):
+    """A folder with a panorama, its mask, and everything that can be wrong with them."""
+    def save(name, pixels, **options):
+        Image.fromarray(pixels).save(tmp_path / name, **options)
+
+    mask = np.zeros((64, 128), np.uint8)
+    mask[20:44, 50:90] = 255
+    save("p.png", panorama_pixels)
+    save("m.png", mask)
+    save("wide.png", panorama_pixels[:32])
+    save("wide_mask.png", mask[:50])
+    save("black.png", np.zeros_like(mask))
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:400])
+    (tmp_path / "depth.txt").write_text("1")
+    return tmp_path
+
+
+@pytest.fixture
+def run(files, fake_bundle):
+    """Call the command line in that folder on the fake bundle."""
+    def call(command, source, *more, out="out"):
+        model = [] if command == "lift" else ["--bundle", fake_bundle, "--size", "128x64"]
+        args = [command, files / source, "--out", files / out, *model, *more]
+        return CliRunner().invoke(cli, [str(files / arg) if (files / str(arg)).exists() else str(arg) for arg in args])
+    return call
+
+
+def test_generate_writes_everything(files, fake_bundle):
+    told = []
+    report = pano4d.generate(files / "p.png", files / "out", mask=files / "m.png", bundle=fake_bundle,
+                             settings=pano4d.AnimateSettings(**SIZE), gaussians=500, precision="fp32",
+                             progress=lambda *args: told.append(args))
+    out = files / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["frames", "preview.jpg", "report.json", "splats", "video.mp4"]
+    assert len(list((out / "frames").iterdir())) == len(list((out / "splats").iterdir())) == 4
+    assert json.loads((out / "report.json").read_text()) == json.loads(json.dumps(report))
+    assert [stage["name"] for stage in report["stages"]] == ["encode", "denoise", "decode", "write", "lift", "preview",
+                                                            "measure"]
+    assert report["splats"]["gaussians"] == 500 == report["splats"]["static"] + report["splats"]["moving"]
+    assert report["quality"]["static_drift"] == 0 and report["tiles"]["skipped"] > 0
+    assert {"encode", "denoise", "decode", "write", "lift"} == {stage for stage, _, _ in told}
+    assert pano4d.inspect(out)["spherical"]
+
+
+def test_every_field_of_the_report_is_documented(files, fake_bundle, root):
+    report = pano4d.generate(files / "p.png", files / "out", mask=files / "m.png", bundle=fake_bundle,
+                             settings=pano4d.AnimateSettings(**SIZE), gaussians=100)
+    page = (root / "docs" / "report.md").read_text(encoding="utf-8")
+    blocks = [report, *(report[name] for name in ("inputs", "outputs", "bundle", "tiles", "quality", "splats")),
+              report["stages"][0]]
+    missing = {field for block in blocks for field in block if f"`{field}`" not in page}
+    assert not missing
+
+
+def test_lift_takes_the_frames_of_a_run(files, run):
+    assert run("animate", "p.png", "--mask", "m.png").exit_code == 0
+    done = run("lift", "out/frames", "--mask", "m.png", "--gaussians", 300, "--json", out="lifted")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["splats"]["files"], report["splats"]["gaussians"], report["outputs"]["width"]) == (4, 300, 128)
+    assert sorted(path.name for path in (files / "lifted").iterdir()) == ["preview.jpg", "report.json", "splats"]
+
+
+def test_lifting_afterwards_gives_the_same_splats(files, run):
+    assert run("generate", "p.png", "--mask", "m.png", "--gaussians", 300).exit_code == 0
+    assert run("lift", "out/frames", "--mask", "m.png", "--gaussians", 300, out="lifted").exit_code == 0
+    for path in (files / "out" / "splats").iterdir():
+        assert path.read_bytes() == (files / "lifted" / "splats" / path.name).read_bytes()
+
+
+def test_a_folder_is_a_batch(files, run):
+    (files / "set").mkdir()
+    for name, source in (("a.png", "p.png"), ("a_mask.png", "m.png"), ("b.png", "text.png")):
+        (files / "set" / name).write_bytes((files / source).read_bytes())
+    done = run("animate", "set", "--json")
+    assert done.exit_code == 1 and done.stderr.startswith("error: ") and "b.png" in done.stderr
+    assert [scene["inputs"]["mask"] for scene in json.loads(done.stdout)["scenes"]] == ["a_mask.png"]
+    assert [path.name for path in (files / "out").iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("source, options, words", [
+    ("nowhere.png", [], "nowhere.png"),
+    ("text.png", [], "text.png"),
+    ("cut.png", [], "cut.png"),
+    ("wide.png", [], "--allow-aspect"),
+    ("p.png", ["--max-pixels", "1000"], "--max-pixels"),
+    ("p.png", ["--mask", "wide_mask.png"], "wide_mask.png"),
+    ("p.png", ["--mask", "black.png"], "black.png"),
+    ("p.png", ["--depth", "depth.txt"], "depth.txt"),
+    ("p.png", ["--backend", "abacus"], "abacus"),
+    ("p.png", ["--fp16"], "fp32"),
+    ("p.png", ["--size", "100x100"], "1024x512"),
+])
+def test_bad_input_gets_one_line_and_nothing_is_written(files, run, source, options, words):
+    done = run("generate", source, *options)
+    assert done.exit_code == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and words in done.stderr
+    assert not (files / "out").exists()
+
+
+def test_a_changed_bundle_writes_nothing(files, run, fake_bundle):
+    (fake_bundle / "none").write_bytes(b"\0")
+    done = run("generate", "p.png")
+    assert done.exit_code == 1 and done.stderr.startswith("error: ") and not (files / "out").exists()
+    with pytest.raises(BundleError):
+        pano4d.animate(files / "p.png", files / "out", bundle=fake_bundle)
+
+
+def test_an_occupied_folder_is_left_alone(files, run):
+    (files / "out").mkdir()
+    (files / "out" / "report.json").write_text("mine")
+    done = run("generate", "p.png")
+    assert done.exit_code == 1 and "--overwrite" in done.stderr
+    assert (files / "out" / "report.json").read_text() == "mine"
+    assert run("generate", "p.png", "--overwrite").exit_code == 0
+    assert (files / "out" / "report.json").read_text() != "mine"
+
+
+def test_a_video_that_is_no_panorama_is_refused(files):
+    (files / "frames").mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(files / "frames" / "frame_0000.png")
+    with pytest.raises(InputError, match="twice as wide"):
+        pano4d.lift(files / "frames", files / "out")
+    assert not (files / "out").exists()
