@@ -5,6 +5,8 @@ import pytest
 
 from pano4d.runtime import schedule
 
+# diffusers 0.42 with NumPy 2; nothing of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SVD = {"sigma_min": 0.002, "sigma_max": 700.0}
 
 
