@@ -138,7 +138,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fusion.json")
     args = parser.parse_args()
-    settings = AnimateSettings(width=args.width, height=args.width // 2, steps=args.steps)
+    # Without the detail of the input, which would hide what the tiles themselves do.
+    settings = AnimateSettings(width=args.width, height=args.width // 2, steps=args.steps, keep_detail=False)
     bundle = Bundle.open(args.bundle or default_bundle_path())
     rows = run(bundle, settings, args.scenes, args.backend)
     result = {"command": "python -m pano4d.benchmarks.ablate_fusion " + " ".join(sys.argv[1:]),

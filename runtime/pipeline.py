@@ -20,6 +20,7 @@ from pano4d.runtime.conditions import Conditions, batches, buffers_of, condition
 from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.kernels import blend as blending
 from pano4d.runtime.kernels import compose as composing
+from pano4d.runtime.kernels.detail import keep_detail
 from pano4d.runtime.report import StageTimer
 from pano4d.runtime.settings import AnimateSettings
 
@@ -164,6 +165,10 @@ class Animator:
             progress("decode", done, len(moving))
         alpha = self._alpha(mask, share[0, :, 0], frozen)
         acc /= np.maximum(share, 1e-6)
+        if frozen and self.settings.keep_detail:
+            tile = self.bundle.tile
+            cell_rad = tile["px"] / tile["latent_px"] / self.layout.focal(tile["px"])
+            keep_detail(acc, select, panorama, cell_rad * width / (2 * np.pi))
         return composing.compose_frames(acc, plan, panorama, alpha)
 
     def decode_tiles(self, x: np.ndarray, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

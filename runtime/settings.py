@@ -29,6 +29,8 @@ class AnimateSettings:
         noise_aug_strength: Standard deviation of the noise put on the condition picture, range -1..1.
         min_guidance_scale: Guidance of the first frame.
         max_guidance_scale: Guidance of the last frame.
+        keep_detail: Whether ``freeze`` gives moving places back the detail that the autoencoder loses, as long as
+            they look as in the input.
         feather_deg: Width, inside the mask's border, over which motion fades in, in degrees.
     """
 
@@ -45,6 +47,7 @@ class AnimateSettings:
     noise_aug_strength: float | None = None
     min_guidance_scale: float | None = None
     max_guidance_scale: float | None = None
+    keep_detail: bool = True
     feather_deg: float = 2.0
 
     def __post_init__(self) -> None:
