@@ -52,7 +52,10 @@ def generate(panorama: Path, mask: Path | None, size: str, out: Path, seed: int 
         text = output.read()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}")
-    return json.loads(text) | {"wall_seconds": time.perf_counter() - begin, "peak_mib": usage.ru_maxrss / 1024}
+    report = json.loads(text)
+    # Timing a stage resets the process's high-water mark, so its end alone does not know the peak.
+    peak_mib = max(usage.ru_maxrss / 1024, *(stage["peak_mib"] for stage in report["stages"]))
+    return report | {"wall_seconds": time.perf_counter() - begin, "peak_mib": peak_mib}
 
 
 def frames_digest(out: Path) -> str:
