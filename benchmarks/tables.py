@@ -13,7 +13,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-FIGURES = ROOT / "examples" / "demo_model" / "figures.json"
 
 
 def demo_table() -> str:

@@ -12,14 +12,7 @@ from pano4d.examples.demo_model.clips import sample_clips  # noqa: E402
 from pano4d.examples.demo_model.state import Trainer  # noqa: E402
 
 SIZE_PX = 48
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    kept = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(kept)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,7 @@ from pano4d.examples.demo_model.masks import latent_masks  # noqa: E402
 from pano4d.examples.demo_model.pools import latent_rows  # noqa: E402
 from pano4d.examples.demo_model.state import Trainer  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    kept = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(kept)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
