@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from pano4d.examples.demo_model.masks import latent_masks
 from pano4d.examples.demo_model.networks import CLIP_MEAN, CLIP_PX, CLIP_STD, NUM_FRAMES, RECOMMENDED, Networks
+from pano4d.runtime import schedule
 
 BROAD_SHARE, BROAD_LOG = 0.25, (-5.3, 4.9)
 
@@ -30,10 +31,8 @@ def random_sigmas(count: int, generator: torch.Generator, device) -> torch.Tenso
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> torch.Tensor:
-    """Space noise levels as Karras et al., eq. 5, with a final zero. float32 [steps + 1]."""
-    ramp = torch.linspace(0, 1, steps)
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1)])
+    """Space noise levels as the runtime does, with a final zero. float32 [steps + 1]."""
+    return torch.from_numpy(schedule.karras_sigmas(steps, sigma_min, sigma_max, rho)).float()
 
 
 def clip_pixels(first: torch.Tensor) -> torch.Tensor:
