@@ -4,6 +4,8 @@ Ratios are relative to the input picture, which may have a seam or an edge of it
 same place; 1 means as in the input. All figures are per frame; a report keeps the worst.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from pano4d.runtime.sphere import directions_to_pixels
@@ -12,6 +14,8 @@ from pano4d.runtime.tiles import Layout
 SEAM_REACH_PX = 4
 BORDER_GAP_PX = 2
 MIN_BORDER_PAIRS = 32
+TURNS = 4
+_GOLDEN = 0.618034
 # A hundredth of a grey level keeps flat pictures at 1 instead of 0/0 and changes nothing else.
 _FLOOR = 0.01
 
@@ -37,10 +41,10 @@ def tile_border_ratio(frames: np.ndarray, reference: np.ndarray, layout: Layout,
                       mask: np.ndarray | None = None) -> np.ndarray:
     """Compare the steps across tile borders with those inside the tiles, relative to the input's.
 
-    The mean absolute difference of pixel pairs that the outline of a tile separates, over the
-    mean of parallel pairs inside the tiles, a few pixels off; divided by that figure of the input.
-    Interior pairs are taken from beside the borders, as the seam's are, because the sky and the
-    sea far from them have gradients of their own.
+    The mean absolute difference of pixel pairs that the outline of a tile separates, over the mean of parallel
+    pairs a few pixels off. The sky and the sea have gradients of their own, and outlines prefer some latitudes:
+    so this is divided by the same figure of the outlines turned about the vertical axis, where nothing was joined,
+    and by the result for the input.
 
     Args:
         frames: uint8 [T, H, W, 3].
@@ -53,11 +57,16 @@ def tile_border_ratio(frames: np.ndarray, reference: np.ndarray, layout: Layout,
         float64 [T]; all 1 where next to no border crosses what moves.
     """
     height, width = reference.shape[:2]
-    pairs = _border_pairs(layout, height, width, mask)
+    pairs, turned = _border_pairs(layout, height, width, mask)
     if sum(len(border) for border, _ in pairs) < MIN_BORDER_PAIRS:
         return np.ones(len(frames))
-    own = _border_contrast(reference, pairs)
-    return np.array([_border_contrast(frame, pairs) / own for frame in frames])
+
+    def figure(image: np.ndarray) -> float:
+        steps = [_steps(image, axis) for axis in (1, 0)]
+        return _border_contrast(steps, pairs) / np.mean([_border_contrast(steps, other) for other in turned])
+
+    own = figure(reference)
+    return np.array([figure(frame) / own for frame in frames])
 
 
 def static_drift(frames: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -100,31 +109,50 @@ def _seam_contrast(image: np.ndarray) -> float:
     return (steps[SEAM_REACH_PX] + _FLOOR) / (np.delete(steps, SEAM_REACH_PX).mean() + _FLOOR)
 
 
-def _border_contrast(image: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    values = image.astype(np.float32)
+def _steps(image: np.ndarray, axis: int) -> np.ndarray:
+    """Add up the channels' absolute differences of each pixel and the next one along an axis. uint16 [H W]."""
+    after = np.roll(image, -1, axis)
+    return (np.maximum(image, after) - np.minimum(image, after)).sum(axis=2, dtype=np.uint16).ravel()
+
+
+def _border_contrast(steps: list[np.ndarray], pairs: "Pairs") -> float:
     border, inside = 0.0, 0.0
-    for axis, (across, beside) in zip((1, 0), pairs):
-        steps = np.abs(np.roll(values, -1, axis) - values).mean(axis=2).ravel()
+    for values, (across, beside) in zip(steps, pairs):
         # Each direction counts by its border pairs, so both means speak of the same places.
         if len(across) and len(beside):
-            border += steps[across].sum(dtype=np.float64)
-            inside += steps[beside].mean(dtype=np.float64) * len(across)
+            border += values[across].sum(dtype=np.float64)
+            inside += values[beside].mean(dtype=np.float64) * len(across)
     total = sum(len(across) for across, beside in pairs if len(beside)) or 1
-    return (border / total + _FLOOR) / (inside / total + _FLOOR)
+    return (border / total + 3 * _FLOOR) / (inside / total + 3 * _FLOOR)
 
 
-def _border_pairs(layout: Layout, height: int, width: int, mask: np.ndarray | None) \
-        -> list[tuple[np.ndarray, np.ndarray]]:
-    """Index the pairs that borders separate, and the parallel ones beside them, per direction.
+Pairs = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _border_pairs(layout: Layout, height: int, width: int, mask: np.ndarray | None) -> tuple[Pairs, list[Pairs]]:
+    """Index the pairs that borders separate, and those that turned borders would, each with parallel ones beside.
 
     A pair is named by its left or upper pixel; flat indices into [H, W]. Left-right pairs first.
     """
+    moving = np.ones((height, width), bool) if mask is None else np.asarray(mask, bool)
+    separated = _separated(layout, height, width)
+    turned = (replace(layout, yaw_deg=layout.yaw_deg + 360 * (k * _GOLDEN % 1)) for k in range(1, TURNS + 1))
+    others = [_with_neighbours(_separated(other, height, width) & ~separated, moving) for other in turned]
+    return _with_neighbours(separated, moving), others
+
+
+def _separated(layout: Layout, height: int, width: int) -> np.ndarray:
+    """Mark the pairs that the outline of any tile separates. bool [2, H, W], left-right pairs first."""
     separated = np.zeros((2, height, width), bool)
     for v in range(layout.count):
         _mark_crossings(separated, *_outline(layout, v, height, width))
+    return separated
+
+
+def _with_neighbours(separated: np.ndarray, moving: np.ndarray) -> Pairs:
+    """Index marked pairs and the parallel ones beside them, of moving pixels only."""
     near = _dilated(separated.any(axis=0), BORDER_GAP_PX)
-    reach = BORDER_GAP_PX + max(4, width // 128)
-    moving = np.ones((height, width), bool) if mask is None else np.asarray(mask, bool)
+    reach = BORDER_GAP_PX + max(4, moving.shape[1] // 128)
     result = []
     for axis, across in zip((1, 0), separated):
         both = moving & np.roll(moving, -1, axis)
@@ -169,11 +197,9 @@ def _mark_crossings(separated: np.ndarray, columns: np.ndarray, rows: np.ndarray
 
 def _dilated(marked: np.ndarray, reach: int) -> np.ndarray:
     """Widen marks by a square of the reach in pixels, round the seam, not over the poles."""
-    wide = marked.copy()
-    for shift in range(1, reach + 1):
-        wide |= np.roll(marked, shift, axis=1) | np.roll(marked, -shift, axis=1)
-    tall = wide.copy()
-    for shift in range(1, reach + 1):
-        tall[shift:] |= wide[:-shift]
-        tall[:-shift] |= wide[shift:]
-    return tall
+    def along(values: np.ndarray, mode: str) -> np.ndarray:
+        padded = np.pad(values, ((0, 0), (reach + 1, reach)), mode=mode)
+        running = np.cumsum(padded, axis=1, dtype=np.int32)
+        return running[:, 2 * reach + 1:] > running[:, :-2 * reach - 1]
+
+    return along(along(marked, "wrap").T, "constant").T

@@ -70,7 +70,7 @@ def test_planted_tile_borders_show(sphere_picture, layout):
 def test_borders_are_found_to_the_pixel():
     """A step on the outlines alone, black elsewhere, has no gradient beside the marked pairs."""
     layout = tiles.icosahedron_vertices()
-    pairs = quality._border_pairs(layout, HEIGHT, WIDTH, None)
+    pairs, _ = quality._border_pairs(layout, HEIGHT, WIDTH, None)
     inside = np.stack([tiles.project(layout, v, pixel_directions(HEIGHT, WIDTH), 256)[2] for v in range(layout.count)])
     inside = inside.astype(bool)
     for axis, (across, beside) in zip((2, 1), pairs):
