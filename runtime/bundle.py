@@ -24,7 +24,8 @@ _REQUIRED_INSIDE = {
     "tile": {"px": int, "latent_px": int, "frames": int, "batch": int},
     "sampler": {name: (int, float) for name in (
         "sigma_min", "sigma_max", "rho", "scaling_factor", "num_inference_steps", "min_guidance_scale",
-        "max_guidance_scale", "fps", "motion_bucket_id", "noise_aug_strength")} | {"prediction_type": str},
+        "max_guidance_scale", "fps", "motion_bucket_id", "noise_aug_strength")} | {
+            "prediction_type": str, "solver": str},
     "backend": {"name": str, "version": str},
 }
 

@@ -33,11 +33,6 @@ class Conditions:
     time_ids: np.ndarray
 
 
-def buffers_of(engine: Engine) -> dict[str, np.ndarray]:
-    """Allocate one zeroed array for each input and output of an engine."""
-    return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in (*engine.inputs, *engine.outputs)}
-
-
 def mask_channel(shares: np.ndarray, frames: int, policy: str) -> np.ndarray:
     """Turn shares of moving pixels into the denoiser's mask channel.
 
@@ -104,7 +99,7 @@ def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def _embed(engine: Engine, pictures: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    buffers = buffers_of(engine)
+    buffers = engine.allocate()
     result = np.zeros((len(pictures), *buffers["embeddings"].shape[1:]), np.float32)
     for group in batches(np.flatnonzero(moving), len(buffers["pixels"])):
         buffers["pixels"][:len(group)] = [_clip_picture(pictures[v]) for v in group]
@@ -121,7 +116,7 @@ def _clip_picture(picture: np.ndarray) -> np.ndarray:
 
 
 def _encode(engine: Engine, pictures: np.ndarray, report) -> np.ndarray:
-    buffers = buffers_of(engine)
+    buffers = engine.allocate()
     result = np.zeros((len(pictures), *buffers["latents"].shape[1:]), np.float32)
     for group in batches(np.arange(len(pictures)), len(buffers["pixels"])):
         buffers["pixels"][:len(group)] = pictures[group]

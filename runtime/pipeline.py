@@ -16,7 +16,7 @@ from pano4d.runtime import noise, schedule, tiles
 from pano4d.runtime.backends import load_engine
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.checkpointing import load_state, save_state
-from pano4d.runtime.conditions import Conditions, batches, buffers_of, condition_tiles
+from pano4d.runtime.conditions import Conditions, batches, condition_tiles
 from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.kernels import blend as blending
 from pano4d.runtime.kernels import compose as composing
@@ -131,21 +131,24 @@ class Animator:
         guidance = schedule.guidance_scales(tile["frames"], settings.min_guidance_scale,
                                             settings.max_guidance_scale) if self.guided else None
         start, state = load_state(state_folder, key) if state_folder else (0, None)
+        extrapolations = schedule.extrapolations(sigmas, settings.solver)
         if state is None:
-            start, x = 0, noise.sphere_noise(self.layout, tile["latent_px"], tile["frames"], 4, settings.seed,
-                                             settings.shared_noise) * np.float32(schedule.init_noise_sigma(sigmas))
+            start, previous = 0, None
+            x = noise.sphere_noise(self.layout, tile["latent_px"], tile["frames"], 4, settings.seed,
+                                   settings.shared_noise) * np.float32(schedule.init_noise_sigma(sigmas))
         else:
-            x = state["x"]
+            x, previous = state["x"], state["previous"]
         progress("denoise", start, settings.steps)
         with load_engine(self.bundle, "unet", self.backend) as engine:
             denoiser = _Denoiser(engine, told, self.guided)
             for i in range(start, settings.steps):
                 v, v_uncond = denoiser(x, sigmas[i])
-                x = blending.blend(plan, x, v, sigmas[i], sigmas[i + 1], v_uncond=v_uncond, guidance=guidance,
-                                   static=~told.moving, static_latents=told.latents * sampler["scaling_factor"],
-                                   fuse=settings.fuse)
+                x, previous = blending.blend(
+                    plan, x, v, sigmas[i], sigmas[i + 1], v_uncond=v_uncond, guidance=guidance, static=~told.moving,
+                    static_latents=told.latents * sampler["scaling_factor"], fuse=settings.fuse, previous=previous,
+                    extrapolation=extrapolations[i])
                 if state_folder:
-                    save_state(state_folder, key, i + 1, {"x": x})
+                    save_state(state_folder, key, i + 1, {"x": x, "previous": previous})
                 progress("denoise", i + 1, settings.steps)
         return x
 
@@ -186,7 +189,7 @@ class Animator:
             BackendError: The decoder does not load.
         """
         with load_engine(self.bundle, "vae_decoder", self.backend) as engine:
-            buffers = buffers_of(engine)
+            buffers = engine.allocate()
             for group in batches(indices, len(buffers["latents"])):
                 buffers["latents"][:len(group)] = x[group] / self.bundle.sampler["scaling_factor"]
                 engine.run(buffers)
@@ -206,7 +209,7 @@ class _Denoiser:
 
     def __init__(self, engine, told: Conditions, guided: bool) -> None:
         self.engine, self.told, self.guided = engine, told, guided
-        self.buffers = buffers_of(engine)
+        self.buffers = engine.allocate()
         sample = self.buffers["sample"]
         self.batch = len(sample) // (2 if guided else 1)
         self.masked = sample.shape[2] == 9

@@ -1,4 +1,4 @@
-"""Give the noise levels, preconditioning, guidance and Euler step of the sampler.
+"""Give the noise levels, preconditioning, guidance and steps of the sampler.
 
 Noise levels follow Karras et al. (arXiv 2206.00364, eq. 5); the preconditioning turns a v-prediction
 (arXiv 2202.00512) for a variance-exploding state ``x = clean + sigma * noise`` into a denoised estimate::
@@ -9,6 +9,7 @@ Noise levels follow Karras et al. (arXiv 2206.00364, eq. 5); the preconditioning
 import numpy as np
 
 from pano4d.runtime.errors import SettingsError
+from pano4d.runtime.settings import SOLVERS
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
@@ -82,6 +83,31 @@ def guidance_scales(frames: int, lo: float, hi: float) -> np.ndarray:
         ValueError: The number of frames is negative.
     """
     return np.linspace(lo, hi, frames)
+
+
+def extrapolations(sigmas: np.ndarray, solver: str) -> np.ndarray:
+    """Say how far each step looks beyond its estimate: it is taken from ``denoised + k (denoised - previous)``.
+
+    For DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2) k = h_i / (2 h_{i-1}) with h_i = log(sigma_i / sigma_{i+1}).
+    The first step has no previous estimate and the last lands on its own: both are first order. Euler's k is 0.
+
+    Args:
+        sigmas: Falling noise levels, the last one 0. [steps + 1].
+        solver: One of ``settings.SOLVERS``.
+
+    Returns:
+        k of each step. float64 [steps].
+
+    Raises:
+        SettingsError: There is no such solver.
+    """
+    if solver not in SOLVERS:
+        raise SettingsError(f"the solver is {solver!r}; it must be one of {', '.join(SOLVERS)}.")
+    weights = np.zeros(len(sigmas) - 1)
+    if solver == "dpmpp-2m" and len(weights) > 2:
+        h = np.log(sigmas[:-2] / sigmas[1:-1])
+        weights[1:-1] = h[1:] / (2 * h[:-1])
+    return weights
 
 
 def euler_step(x: np.ndarray, denoised: np.ndarray, sigma: float, sigma_next: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pano4d.runtime.errors import SettingsError
 
 MASK_POLICIES = ("freeze", "trained", "soft")
+SOLVERS = ("euler", "dpmpp-2m")
 FUSIONS = ("denoised", "sample", "none")
 
 
@@ -17,6 +18,7 @@ class AnimateSettings:
         height: Height of the result in pixels, half the width.
         seed: Seed of the noise on the sphere.
         steps: Denoising steps.
+        solver: How steps are taken: ``euler`` or ``dpmpp-2m`` (DPM-Solver++(2M), arXiv 2211.01095).
         mask_policy: ``freeze`` (still pixels of the result are the input's, bit for bit), ``trained``
             (binary mask, first frame still, nothing frozen afterwards) or ``soft`` (the share of moving
             pixels, first frame included).
@@ -38,6 +40,7 @@ class AnimateSettings:
     height: int = 512
     seed: int = 0
     steps: int | None = None
+    solver: str | None = None
     mask_policy: str = "freeze"
     layout: str = "auto"
     fuse: str = "denoised"
@@ -55,6 +58,8 @@ class AnimateSettings:
                f"the size is {self.width}x{self.height}, but a panorama is twice as wide as high, with an even "
                "height of at least 32: try --size 1024x512")
         _check(self.steps is None or 1 <= self.steps <= 1000, f"steps is {self.steps}; it must be 1 to 1000")
+        _check(self.solver is None or self.solver in SOLVERS, f"the solver is {self.solver!r}; it must be one of "
+               + ", ".join(SOLVERS))
         _check(self.mask_policy in MASK_POLICIES, f"the mask policy is {self.mask_policy!r}; it must be one of "
                + ", ".join(MASK_POLICIES))
         _check(self.fuse in FUSIONS, f"fuse is {self.fuse!r}; it must be one of " + ", ".join(FUSIONS))
@@ -73,7 +78,7 @@ class AnimateSettings:
         Returns:
             Settings without a None.
         """
-        names = {"steps": "num_inference_steps", "fps": "fps", "motion_bucket_id": "motion_bucket_id",
+        names = {"steps": "num_inference_steps", "solver": "solver", "fps": "fps", "motion_bucket_id": "motion_bucket_id",
                  "noise_aug_strength": "noise_aug_strength", "min_guidance_scale": "min_guidance_scale",
                  "max_guidance_scale": "max_guidance_scale"}
         values = asdict(self)

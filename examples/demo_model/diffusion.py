@@ -97,14 +97,16 @@ def v_target(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> t
 
 
 @torch.no_grad()
-def sample_latents(nets: Networks, conditions: dict, sigmas: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Run Euler steps down `sigmas`.
+def sample_latents(nets: Networks, conditions: dict, sigmas: torch.Tensor, generator: torch.Generator,
+                   solver: str = RECOMMENDED["solver"]) -> torch.Tensor:
+    """Step down `sigmas` as the runtime does.
 
     Args:
         nets: The networks.
         conditions: masks, image_latents, context, ids as of `predict_v`.
         sigmas: Decreasing, ending with 0. float32 [steps + 1].
         generator: Source of the noise, on the CPU.
+        solver: One of the runtime's.
 
     Returns:
         Scaled latents. float32 [B, T, 4, h, w].
@@ -112,11 +114,13 @@ def sample_latents(nets: Networks, conditions: dict, sigmas: torch.Tensor, gener
     masks = conditions["masks"]
     shape = (masks.shape[0], masks.shape[1], 4, *masks.shape[3:])
     x = torch.randn(shape, generator=generator).to(masks.device) * (sigmas[0] ** 2 + 1).sqrt()
-    for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist()):
+    previous, weights = x, schedule.extrapolations(sigmas.numpy(), solver)
+    for sigma, following, weight in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), weights.tolist()):
         level = torch.full((shape[0],), sigma, device=x.device)
         v = predict_v(nets.unet, x, level, **conditions)
         denoised = x / (sigma**2 + 1) - sigma / (sigma**2 + 1) ** 0.5 * v
-        x = denoised + following / sigma * (x - denoised)
+        target = denoised + weight * (denoised - previous)
+        x, previous = target + following / sigma * (x - target), denoised
     return x
 
 

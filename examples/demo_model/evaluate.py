@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -100,10 +101,10 @@ def evaluate(args, nets: networks.Networks, record: dict) -> dict:
     for name, part in (("new_seeds", vae[:half]), ("excluded_ranges", vae[half:])):
         figures[f"vae_psnr_db_{name}"] = round(part.mean().item(), 2)
     print(json.dumps(figures), flush=True)
-    for steps, sigma_max in ((n, s) for n in args.steps for s in args.sigma_max):
+    for steps, sigma_max, solver in itertools.product(args.steps, args.sigma_max, args.solver):
         begun = time.monotonic()
-        made = generate(nets, clips, masks, karras_sigmas(steps, args.sigma_min, sigma_max, args.rho))
-        row = {"steps": steps, "sigma_min": args.sigma_min, "sigma_max": sigma_max, "rho": args.rho}
+        made = generate(nets, clips, masks, karras_sigmas(steps, args.sigma_min, sigma_max, args.rho), solver)
+        row = {"solver": solver, "steps": steps, "sigma_min": args.sigma_min, "sigma_max": sigma_max, "rho": args.rho}
         row |= measure(clips, masks, made) | {"seconds": round(time.monotonic() - begun, 1)}
         figures["samplers"].append(row)
         print(json.dumps(row), flush=True)
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[networks.RECOMMENDED["num_inference_steps"]])
     parser.add_argument("--sigma-max", type=float, nargs="+", default=[networks.SCHEDULER["sigma_max"]])
     parser.add_argument("--sigma-min", type=float, default=networks.SCHEDULER["sigma_min"])
+    parser.add_argument("--solver", nargs="+", default=["euler", networks.RECOMMENDED["solver"]])
     parser.add_argument("--rho", type=float, default=7.0)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
     parser.add_argument("--out", type=Path, help="write the figures here")

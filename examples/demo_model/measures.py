@@ -26,14 +26,14 @@ def reconstruct(nets: Networks, clips: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def generate(nets, clips, masks, sigmas, seed: int = 0, batch: int = 8, buckets=None) -> torch.Tensor:
+def generate(nets, clips, masks, sigmas, solver: str, seed: int = 0, batch: int = 8, buckets=None) -> torch.Tensor:
     """Animate the clips' first frames, at the clips' own motion unless `buckets` [B] says otherwise."""
     generator, made = torch.Generator().manual_seed(seed), []
     buckets = motion_bucket(motion_levels(clips, masks)) if buckets is None else buckets
     for start in range(0, len(clips), batch):
         rows = slice(start, start + batch)
         conditions = conditions_for(nets, clips[rows, 0], masks[rows], buckets[rows], generator)
-        latents = sample_latents(nets, conditions, sigmas, generator)
+        latents = sample_latents(nets, conditions, sigmas, generator, solver)
         made += [decode(nets.vae, one[None]) for one in latents]
     return torch.cat(made)
 

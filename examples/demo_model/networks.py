@@ -30,11 +30,12 @@ RECOMMENDED = {
     "name": "demo",
     "license": "Apache-2.0",
     "fps": 7,
-    "motion_bucket_id": 127,
+    "motion_bucket_id": 64,
     "noise_aug_strength": 0.02,
     "num_frames": NUM_FRAMES,
     "tile_px": TILE_PX,
     "num_inference_steps": 10,
+    "solver": "dpmpp-2m",
     "min_guidance_scale": 1.0,
     "max_guidance_scale": 1.0,
 }

@@ -48,22 +48,35 @@ class Engine(ABC):
     Attributes:
         inputs: Tensors read by ``run``.
         outputs: Tensors written by ``run``.
+        device: Where its buffers lie: ``cpu`` for NumPy arrays, ``cuda`` for arrays with ``__cuda_array_interface__``.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    device: str = "cpu"
 
     @abstractmethod
-    def run(self, buffers: Mapping[str, np.ndarray], stream: Any = None) -> None:
+    def run(self, buffers: Mapping[str, Any], stream: Any = None) -> None:
         """Read the inputs and write the outputs in place.
 
         Args:
-            buffers: One C-contiguous array per input and output, of the dtype and shape of its spec.
+            buffers: One C-contiguous array per input and output, of the dtype and shape of its spec, on ``device``.
             stream: Queue of the device to run on; backends without one ignore it.
 
         Raises:
             BackendError: A buffer is missing or does not fit its spec.
         """
+
+    def allocate(self) -> dict[str, Any]:
+        """Make buffers to run with.
+
+        Returns:
+            One zeroed array per input and output, of the dtype and shape of its spec, on ``device``.
+
+        Raises:
+            MemoryError: The device has no room for them.
+        """
+        return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
 
     def close(self) -> None:
         """Release what the engine holds; it must not be run afterwards."""
@@ -74,7 +87,7 @@ class Engine(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check(self, buffers: Mapping[str, np.ndarray]) -> None:
+    def check(self, buffers: Mapping[str, Any]) -> None:
         """Refuse buffers that do not fit, before native code reads past their end.
 
         Args:
@@ -83,10 +96,31 @@ class Engine(ABC):
         Raises:
             BackendError: A buffer is missing or does not fit its spec.
         """
+        layout_of = _device_layout if self.device == "cuda" else _host_layout
         for spec in (*self.inputs, *self.outputs):
             array = buffers.get(spec.name)
             if array is None:
                 raise BackendError(f"The engine needs a buffer named {spec.name!r}, and got only {sorted(buffers)}.")
-            if array.shape != spec.shape or array.dtype != spec.dtype or not array.flags.c_contiguous:
-                raise BackendError(f"The buffer {spec.name!r} is {array.dtype} {list(array.shape)}, and the engine needs "
+            dtype, shape, contiguous = layout_of(spec.name, array)
+            if shape != spec.shape or dtype != spec.dtype or not contiguous:
+                raise BackendError(f"The buffer {spec.name!r} is {dtype} {list(shape)}, and the engine needs "
                                    f"C-contiguous {spec.dtype} {list(spec.shape)}.")
+
+
+def _host_layout(name: str, array: Any) -> tuple[Any, tuple[int, ...], bool]:
+    """Give dtype, shape and whether it is C-contiguous."""
+    if not isinstance(array, np.ndarray):
+        raise BackendError(f"The buffer {name!r} is a {type(array).__name__}, and the engine needs a NumPy array: make "
+                           "its buffers with allocate().")
+    return array.dtype, array.shape, array.flags.c_contiguous
+
+
+def _device_layout(name: str, array: Any) -> tuple[str, tuple[int, ...], bool]:
+    """Give dtype, shape and whether it is C-contiguous."""
+    # Tensors of torch that lie elsewhere raise a TypeError or an AttributeError here.
+    try:
+        described = array.__cuda_array_interface__
+    except (AttributeError, TypeError) as error:
+        raise BackendError(f"The buffer {name!r} is a {type(array).__name__} that does not lie on the GPU, and the engine "
+                           "needs one that does: make its buffers with allocate().") from error
+    return np.dtype(described["typestr"]).name, tuple(described["shape"]), described.get("strides") is None

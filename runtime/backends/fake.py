@@ -130,7 +130,7 @@ def fake_manifest(tile_px: int, frames: int, channels: int, batch: int, max_guid
         },
         "tile": {"px": tile_px, "latent_px": cells, "frames": frames, "batch": batch},
         "sampler": {"sigma_min": 0.01, "sigma_max": 80.0, "rho": 7.0, "prediction_type": "v_prediction",
-                    "scaling_factor": 0.5, "num_inference_steps": steps, "min_guidance_scale": 1.0,
+                    "scaling_factor": 0.5, "num_inference_steps": steps, "solver": "euler", "min_guidance_scale": 1.0,
                     "max_guidance_scale": max_guidance_scale, "fps": 7, "motion_bucket_id": 127,
                     "noise_aug_strength": 0.02},
         "precision": {"weights": "float32", "compute": "float32"},

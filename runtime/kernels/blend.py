@@ -1,8 +1,9 @@
-"""Fuse the denoised estimates of overlapping tiles and take the Euler step, on the CPU.
+"""Fuse the denoised estimates of overlapping tiles and take a step of the sampler, on the CPU.
 
     denoised_j = c_skip x_j + c_out v_j
     fused_i(p) = sum_j w_j(q) denoised_j(q) / sum_j w_j(q),   q = where tile j sees pixel p of tile i
-    x_i <- fused_i + sigma_next / sigma (x_i - fused_i)
+    target_i = fused_i + k (fused_i - previous_i)          k from ``schedule.extrapolations``, 0 for Euler
+    x_i <- target_i + sigma_next / sigma (x_i - target_i)
 
 The tile's own value enters exactly, its neighbours' bilinearly. What a pixel gathers depends on the layout alone and
 is tabled once. The obvious form is in ``blend_ref``.
@@ -78,7 +79,8 @@ def fuse(plan: BlendPlan, values: np.ndarray) -> np.ndarray:
 
 def blend(plan: BlendPlan, x: np.ndarray, v: np.ndarray, sigma: float, sigma_next: float, *,
           v_uncond: np.ndarray | None = None, guidance: np.ndarray | None = None, static: np.ndarray | None = None,
-          static_latents: np.ndarray | None = None, fuse: str = "denoised") -> np.ndarray:
+          static_latents: np.ndarray | None = None, fuse: str = "denoised", previous: np.ndarray | None = None,
+          extrapolation: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Take all tiles from one noise level to the next.
 
     Args:
@@ -93,9 +95,11 @@ def blend(plan: BlendPlan, x: np.ndarray, v: np.ndarray, sigma: float, sigma_nex
         static_latents: What stands in for their denoised estimate in every frame. float32 [V, 4, h, w].
         fuse: ``denoised``: fuse estimates, then step; ``sample``: step, then fuse the samples (MultiDiffusion, arXiv
             2302.08113, eq. 5); ``none``: leave every tile to itself.
+        previous: Estimate that the step before returned, needed where ``extrapolation`` is not 0. float32, as ``x``.
+        extrapolation: k of this step.
 
     Returns:
-        The next state. float32 [V, T, 4, h, w].
+        The next state, and the estimate of this step. float32 [V, T, 4, h, w] each.
     """
     if v_uncond is not None:
         v = v_uncond + np.asarray(guidance, np.float32)[:, None, None, None] * (v - v_uncond)
@@ -105,8 +109,9 @@ def blend(plan: BlendPlan, x: np.ndarray, v: np.ndarray, sigma: float, sigma_nex
         denoised[static] = static_latents[static][:, None]
     if fuse == "denoised":
         denoised = _fuse(plan, denoised)
-    stepped = euler_step(x, denoised, sigma, sigma_next)
-    return _fuse(plan, stepped) if fuse == "sample" else stepped
+    target = denoised + np.float32(extrapolation) * (denoised - previous) if extrapolation else denoised
+    stepped = euler_step(x, target, sigma, sigma_next)
+    return _fuse(plan, stepped) if fuse == "sample" else stepped, denoised
 
 
 _fuse = fuse  # ``blend`` has an argument of this name

@@ -1,4 +1,4 @@
-"""Fuse tiles and take an Euler step, in float64 and one pixel after another: what ``blend`` must compute."""
+"""Fuse tiles and take a step, in float64 and one pixel after another: what ``blend`` must compute."""
 
 import numpy as np
 
@@ -27,7 +27,8 @@ def fuse_ref(layout: Layout, values: np.ndarray) -> np.ndarray:
 
 
 def blend_ref(layout: Layout, x, v, sigma: float, sigma_next: float, *, v_uncond=None, guidance=None, static=None,
-              static_latents=None, fuse: str = "denoised") -> np.ndarray:
+              static_latents=None, fuse: str = "denoised", previous=None,
+              extrapolation: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Compute ``blend`` in float64. Arguments as there."""
     x, v = np.asarray(x, np.float64), np.asarray(v, np.float64)
     if v_uncond is not None:
@@ -39,10 +40,11 @@ def blend_ref(layout: Layout, x, v, sigma: float, sigma_next: float, *, v_uncond
     shape = x.shape
     if fuse == "denoised":
         denoised = fuse_ref(layout, denoised.reshape(shape[0], -1, *shape[-2:])).reshape(shape)
-    stepped = denoised + sigma_next / sigma * (x - denoised)
+    target = denoised + extrapolation * (denoised - previous) if extrapolation else denoised
+    stepped = target + sigma_next / sigma * (x - target)
     if fuse == "sample":
         stepped = fuse_ref(layout, stepped.reshape(shape[0], -1, *shape[-2:])).reshape(shape)
-    return stepped
+    return stepped, denoised
 
 
 def _fuse_pixel(layout: Layout, values: np.ndarray, i: int, y: int, x: int, direction: np.ndarray) -> np.ndarray:

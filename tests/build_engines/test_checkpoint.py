@@ -33,7 +33,7 @@ def test_a_masked_checkpoint_is_understood(masked):
     assert found.image_mean == (0.48, 0.46, 0.41)
     assert found.sampler == {
         "sigma_min": 0.02, "sigma_max": 70.0, "rho": 7.0, "prediction_type": "v_prediction", "scaling_factor": 0.25,
-        "num_inference_steps": 5, "min_guidance_scale": 1.0, "max_guidance_scale": 1.0, "fps": 7,
+        "num_inference_steps": 5, "solver": "euler", "min_guidance_scale": 1.0, "max_guidance_scale": 1.0, "fps": 7,
         "motion_bucket_id": 127, "noise_aug_strength": 0.02}
     assert set(found.weights) == {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
                                   "image_encoder/model.safetensors"}

@@ -89,8 +89,10 @@ def test_batches_do_not_change_the_result(panorama, mask):
     assert np.abs(one.frames.astype(int) - five.frames).max() <= 1
 
 
-def test_a_run_goes_on_from_its_state(panorama, mask, tmp_path):
-    whole = animate(panorama, mask)
+@pytest.mark.parametrize("solver", ["euler", "dpmpp-2m"])
+def test_a_run_goes_on_from_its_state(panorama, mask, tmp_path, solver):
+    settings = replace(SETTINGS, solver=solver, steps=4)
+    whole = animate(panorama, mask, settings)
 
     class Stop(Exception):
         pass
@@ -100,10 +102,10 @@ def test_a_run_goes_on_from_its_state(panorama, mask, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        animate(panorama, mask, progress=stop_after_two, state_folder=tmp_path)
+        animate(panorama, mask, settings, progress=stop_after_two, state_folder=tmp_path)
     seen = []
-    resumed = animate(panorama, mask, progress=lambda *told: seen.append(told), state_folder=tmp_path)
-    assert ("denoise", 2, 3) in seen and ("denoise", 1, 3) not in seen
+    resumed = animate(panorama, mask, settings, progress=lambda *told: seen.append(told), state_folder=tmp_path)
+    assert ("denoise", 2, 4) in seen and ("denoise", 1, 4) not in seen
     assert (resumed.frames == whole.frames).all()
 
 
@@ -130,7 +132,8 @@ def test_wrong_shapes_are_refused(panorama, mask):
 
 
 @pytest.mark.parametrize("wrong", [{"width": 100, "height": 60}, {"steps": 0}, {"mask_policy": "hard"},
-                                   {"fuse": "median"}, {"fps": 0}, {"motion_bucket_id": 1000}, {"seed": -1}])
+                                   {"fuse": "median"}, {"solver": "heun"}, {"fps": 0}, {"seed": -1},
+                                   {"motion_bucket_id": 1000}])
 def test_wrong_settings_are_refused_in_one_sentence(wrong):
     with pytest.raises(SettingsError) as caught:
         AnimateSettings(**wrong)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pano4d.runtime import schedule
+from pano4d.runtime.errors import SettingsError
 
 # diffusers 0.42 with NumPy 2; nothing of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -37,6 +38,52 @@ def test_a_step_equals_that_of_diffusers():
     ours = schedule.euler_step(x, c_skip * x + c_out * v, sigmas[0], sigmas[1])
     theirs = scheduler.step(torch.from_numpy(v), scheduler.timesteps[0], torch.from_numpy(x)).prev_sample.numpy()
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def run_solver(solver, denoise, steps, sigma_max=80.0):
+    sigmas = schedule.karras_sigmas(steps, 0.01, sigma_max)
+    x, previous = np.full(1, 3.0) * sigma_max, np.zeros(1)
+    for i, k in enumerate(schedule.extrapolations(sigmas, solver)):
+        denoised = denoise(x, sigmas[i])
+        target = denoised + k * (denoised - previous)
+        x, previous = schedule.euler_step(x, target, sigmas[i], sigmas[i + 1]), denoised
+    return x[0]
+
+
+def test_the_second_order_solver_comes_closer_with_as_many_steps():
+    """Data of variance 1 have the estimate x / (sigma^2 + 1), and the flow ends at x_0 / sqrt(sigma_max^2 + 1)."""
+    def gaussian(x, sigma):
+        return x / (sigma**2 + 1)
+
+    exact = 3 * 80 / np.sqrt(80.0**2 + 1)
+    euler, multi = (abs(run_solver(name, gaussian, 12) - exact) for name in ("euler", "dpmpp-2m"))
+    assert multi < 0.6 * euler
+    assert abs(run_solver("dpmpp-2m", gaussian, 48) - exact) < 0.2 * multi
+
+
+def test_the_second_order_solver_equals_that_of_diffusers():
+    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    scheduler = diffusers.EDMDPMSolverMultistepScheduler(
+        sigma_min=0.01, sigma_max=80.0, sigma_data=1.0, prediction_type="v_prediction", algorithm_type="dpmsolver++",
+        solver_order=2, final_sigmas_type="zero")
+    scheduler.set_timesteps(6)
+    sigmas = schedule.karras_sigmas(6, 0.01, 80.0)
+    x = torch.full((1,), 240.0, dtype=torch.float64)
+    for t in scheduler.timesteps:
+        sigma = scheduler.sigmas[scheduler.step_index or 0].item()
+        clean = x / (sigma**2 + 1)
+        c_skip, c_out, _, _ = schedule.scalings(sigma)
+        x = scheduler.step((clean - c_skip * x) / c_out, t, x).prev_sample
+    np.testing.assert_allclose(run_solver("dpmpp-2m", lambda x, s: x / (s**2 + 1), 6), x.item(), rtol=1e-4)
+    np.testing.assert_allclose(scheduler.sigmas.numpy(), sigmas, rtol=1e-5)
+
+
+def test_first_and_last_step_are_first_order():
+    weights = schedule.extrapolations(schedule.karras_sigmas(5, 0.01, 80.0), "dpmpp-2m")
+    assert weights[0] == 0 and weights[-1] == 0 and (weights[1:-1] > 0.4).all()
+    assert not schedule.extrapolations(schedule.karras_sigmas(5, 0.01, 80.0), "euler").any()
+    with pytest.raises(SettingsError, match="heun"):
+        schedule.extrapolations(schedule.karras_sigmas(5, 0.01, 80.0), "heun")
 
 
 @pytest.mark.parametrize("sigma", [0.01, 1.0, 80.0])

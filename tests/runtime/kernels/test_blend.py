@@ -23,12 +23,13 @@ def test_blend_equals_its_reference(size, how):
     static = np.arange(LAYOUT.count) % 3 == 0
     latents = np.random.default_rng(1).normal(size=(LAYOUT.count, 4, size, size)).astype(np.float32)
     options = dict(v_uncond=uncond, guidance=np.array([1.0, 3.0], np.float32), static=static, static_latents=latents,
-                   fuse=how)
+                   fuse=how, previous=10 * uncond, extrapolation=0.6)
     ours = blend(BlendPlan.build(LAYOUT, size), 10 * x, v, 2.0, 0.7, **options)
     exact = blend_ref(LAYOUT, 10 * x, v, 2.0, 0.7, **options)
-    # float32 throughout: a rounding per term, about 20 terms of magnitude 10.
-    assert np.abs(ours - exact).max() <= 2 * 20 * 10 * np.finfo(np.float32).eps
-    assert ours.dtype == np.float32
+    for got, wanted in zip(ours, exact, strict=True):
+        # float32 throughout: a rounding per term, about 20 terms of magnitude 10.
+        assert np.abs(got - wanted).max() <= 2 * 20 * 10 * np.finfo(np.float32).eps
+        assert got.dtype == np.float32
 
 
 @pytest.mark.parametrize("layout", [LAYOUT, tiles.rings(62)], ids=lambda layout: layout.name)
@@ -65,7 +66,8 @@ def test_weights_are_normalised_and_the_own_pixel_comes_first():
 def test_the_last_step_of_denoised_fusion_is_the_fused_estimate():
     x, v, _ = states(8)
     plan = BlendPlan.build(LAYOUT, 8)
-    done = blend(plan, x, v, 0.5, 0.0)
+    done, estimate = blend(plan, x, v, 0.5, 0.0)
+    assert (done == estimate).all()
     np.testing.assert_allclose(done, fuse(plan, x / 1.25 - v * 0.5 / np.sqrt(1.25)), atol=1e-5)
 
 
