@@ -6,9 +6,9 @@ On a machine with one large GPU whose calls end after ten minutes, three calls m
 transformers, diffusers 0.42.1 and importlib_metadata (carried as wheels where there is no network), and `pano4d` to
 be importable, for which a link of that name to the repository's root is enough. OUT is what comes back of a call:
 
-    python -m pano4d.examples.demo_model.train --folder RUN --out OUT/weights --graph --stop-after 540
-    python -m pano4d.examples.demo_model.train --folder RUN --out OUT/weights --graph --stop-after 550
-    python -m pano4d.examples.demo_model.train --folder RUN --out OUT/weights --graph --stop-after 320 && \\
+    python -m pano4d.examples.demo_model.train --folder RUN --out OUT/weights --graph --stop-after 562
+    python -m pano4d.examples.demo_model.train --folder RUN --out OUT/weights --graph --stop-after 562
+    python -m pano4d.examples.demo_model.train --folder RUN --out OUT/weights --graph --stop-after 330 && \\
         python -m pano4d.examples.demo_model.evaluate --parts OUT/weights --out OUT/figures.json --sheet OUT/sheet.png
 
 RUN stays on the machine between calls; on a fresh machine add `--resume-parts` with the last OUT/weights. OUT/weights
@@ -153,8 +153,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the averaged weights here, in parts of 15 MiB")
     parser.add_argument("--resume-parts", type=Path, help="begin from such parts if the folder has no state")
     parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--vae-seconds", type=float, default=240)
-    parser.add_argument("--unet-seconds", type=float, default=1080)
+    parser.add_argument("--vae-seconds", type=float, default=170)
+    parser.add_argument("--unet-seconds", type=float, default=1215)
     parser.add_argument("--early", type=float, default=0.35, help="share of the denoiser's time on small cuts")
     parser.add_argument("--vae-rate", type=float, default=5e-4, help="highest learning rate of the decoder")
     parser.add_argument("--unet-rate", type=float, default=5e-4, help="highest learning rate of the denoiser")
