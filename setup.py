@@ -21,13 +21,14 @@ PACKAGES = [
 ]
 
 TORCH = "torch>=2.9,<3"
+CUDA = ["cuda-python>=13,<14", "nvidia-cuda-nvrtc>=13,<14"]
 
 EXTRAS = {
     "build": [TORCH, "diffusers>=0.35,<1", "transformers>=4.56,<6", "onnx>=1.18,<2", "onnxscript>=0.5,<1"],
-    "gpu": ["cuda-python>=12.9,<14"],
-    "tensorrt": ["cuda-python>=12.9,<14", "tensorrt-cu13>=11,<12"],
+    "gpu": CUDA,
+    "tensorrt": [*CUDA, "tensorrt-cu13>=11,<12"],
     "lift": [TORCH, "gsplat>=1.5,<2"],
-    "dev": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "scipy>=1.13,<2"],
+    "dev": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "scipy>=1.13,<2", *CUDA],
 }
 
 

@@ -15,8 +15,8 @@ from pano4d.runtime.sphere import pixel_directions, pixel_lonlat, rotation, samp
 VERTICES_FOV_DEG, FACES_FOV_DEG, RINGS_FOV_DEG = 84.0, 80.0, 42.9
 # Tiles are denser towards their borders than at the centre, so the centre may be a little coarser than the panorama.
 _DENSITY = 0.85
-_FEATHER_SHARE = 0.25
-_LOWEST_WEIGHT = 1e-3
+FEATHER_SHARE = 0.25
+LOWEST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,11 +213,16 @@ def feather(size: int) -> np.ndarray:
 def feather_at(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
     """Give ``feather`` at continuous tile coordinates [...]. float32 [...]; never 0, so that no tile is lost."""
     def ramp(at: np.ndarray) -> np.ndarray:
-        edge = np.minimum(at + 0.5, size - 0.5 - at) / (size * _FEATHER_SHARE)
+        edge = np.minimum(at + 0.5, size - 0.5 - at) / (size * FEATHER_SHARE)
         t = np.clip(edge, 0.0, 1.0)
         return t * t * (3 - 2 * t)
 
-    return np.maximum(ramp(np.asarray(x)) * ramp(np.asarray(y)), _LOWEST_WEIGHT).astype(np.float32)
+    return np.maximum(ramp(np.asarray(x)) * ramp(np.asarray(y)), LOWEST_WEIGHT).astype(np.float32)
+
+
+def supersampling(layout: Layout, size: int, width: int) -> int:
+    """Give the samples per tile pixel and axis that are twice as dense as a panorama of this width, or denser."""
+    return max(2, int(np.ceil(2 * width / (2 * np.pi) / layout.focal(size))))
 
 
 def extract_tiles(panorama: np.ndarray, layout: Layout, size: int, supersample: int | None = None) -> np.ndarray:
@@ -232,8 +237,7 @@ def extract_tiles(panorama: np.ndarray, layout: Layout, size: int, supersample: 
     Returns:
         float32 [V, s, s, C].
     """
-    if supersample is None:
-        supersample = max(2, int(np.ceil(2 * panorama.shape[1] / (2 * np.pi) / layout.focal(size))))
+    supersample = supersampling(layout, size, panorama.shape[1]) if supersample is None else supersample
     tiles = np.empty((layout.count, size, size, panorama.shape[2]), np.float32)
     for v in range(layout.count):
         single = Layout(layout.name, layout.yaw_deg[v:v + 1], layout.pitch_deg[v:v + 1], layout.fov_deg)

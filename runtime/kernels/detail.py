@@ -24,7 +24,7 @@ def keep_detail(acc: np.ndarray, select: np.ndarray, panorama: np.ndarray, cell_
         panorama: Input picture. uint8 [H, W, 3].
         cell_px: Width of a latent cell on the panorama, in pixels.
     """
-    near, around = max(1, round(cell_px / 2)), max(1, round(1.5 * cell_px))
+    near, around = radii(cell_px)
     first = acc[0].copy()
     residual = panorama[select].astype(np.float32) - first
     cast = masked_mean(residual, select, around)
@@ -33,6 +33,18 @@ def keep_detail(acc: np.ndarray, select: np.ndarray, panorama: np.ndarray, cell_
         change = np.abs(frame - first).mean(axis=1, keepdims=True)
         weight = np.exp(-np.square(masked_mean(change, select, near) / LEVELS))
         frame += cast + weight * detail
+
+
+def radii(cell_px: float) -> tuple[int, int]:
+    """Give half the sides of the squares over which change and cast are averaged, in pixels.
+
+    Args:
+        cell_px: Width of a latent cell on the panorama, in pixels.
+
+    Returns:
+        For the change, for the cast.
+    """
+    return max(1, round(cell_px / 2)), max(1, round(1.5 * cell_px))
 
 
 def masked_mean(values: np.ndarray, select: np.ndarray, radius: int) -> np.ndarray:

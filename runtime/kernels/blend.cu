@@ -1,0 +1,100 @@
+// Guidance, preconditioning, fusion of tiles, one step of the sampler, and the next input of the engine, in one pass:
+//
+//   denoised_j = c_skip x_j + c_out (u_j + g_t (v_j - u_j))                    u: unconditional half, g: guidance
+//   fused_i(p) = sum_j w_j(q) denoised_j(q) / sum_j w_j(q)                     q = where tile j sees pixel p of tile i
+//   target_i   = fused_i + k (fused_i - previous_i)
+//   x_i       <- target_i + ratio (x_i - target_i),   sample_i <- c_in x_i
+//
+// Thread: one pixel of one denoised tile ("slot"), the frames of one chunk, all four channels. Neighbouring threads are
+// neighbouring pixels, so a tile's own values are read and written coalesced; what a neighbour gives comes from the
+// cache. Taps and shares are read once for all frames and channels.
+// Bytes per element: x 4 + v 2 (+ u 2) read, x 4 + sample 2 (+ 2 guided) written; + 8 for previous and fused with k.
+#include "common.cuh"
+
+#if GUIDED
+#define HALVES 2
+#else
+#define HALVES 1
+#endif
+
+struct State {
+    const float* __restrict__ x;        // [slots, T, 4, P]
+    const element* __restrict__ v;      // [G, HALVES * B, T, 4, P], unconditional half first
+    const float* __restrict__ guidance; // [T]
+    int frames, pixels, batch;
+    float c_skip, c_out;
+};
+
+__device__ __forceinline__ long long row_of(int slot, int half, int t, const State& s) {
+    return ((long long)((slot / s.batch) * HALVES + half) * s.batch + slot % s.batch) * s.frames + t;
+}
+
+// The denoised estimate of a slot, at a place counted from the start of frame t and channel c.
+__device__ __forceinline__ float estimate(const State& s, int slot, int t, int c, int place) {
+    float v = get(s.v + (row_of(slot, HALVES - 1, t, s) * 4 + c) * s.pixels + place);
+#if GUIDED
+    float u = get(s.v + (row_of(slot, 0, t, s) * 4 + c) * s.pixels + place);
+    v = u + s.guidance[t] * (v - u);
+#endif
+    float x = s.x[(((long long)slot * s.frames + t) * 4 + c) * s.pixels + place];
+    return s.c_skip * x + s.c_out * v;
+}
+
+extern "C" __global__ void __launch_bounds__(128) blend(
+    const float* __restrict__ x,            // [slots, T, 4, P]
+    const element* __restrict__ v,          // [G, HALVES * B, T, 4, P]
+    const float* __restrict__ guidance,     // [T]
+    const int* __restrict__ slot_of,        // [V], -1 for a tile that is not denoised
+    const float* __restrict__ still,        // [V, 4, P] what such a tile shows in every frame, scaled
+    const float* __restrict__ own,          // [slots, P] share of the pixel itself
+    const int* __restrict__ taps,           // [ranks, slots, P] tile * P + upper left tap, -1 for none
+    const float4* __restrict__ shares,      // [ranks, slots, P] of the four taps
+    const float* __restrict__ previous,     // [slots, T, 4, P], read with SECOND_ORDER
+    float* __restrict__ x_next,             // [slots, T, 4, P]
+    float* __restrict__ fused_out,          // [slots, T, 4, P], written with SECOND_ORDER
+    element* __restrict__ sample,           // [G, HALVES * B, T, channels, P]
+    int slots, int frames, int size, int batch, int ranks, int channels, int chunk,
+    float c_skip, float c_out, float ratio, float c_in, float extrapolation) {
+    int pixels = size * size, p = blockIdx.x * blockDim.x + threadIdx.x, slot = blockIdx.y;
+    if (p >= pixels) return;
+    State s = {x, v, guidance, frames, pixels, batch, c_skip, c_out};
+    long long entry = (long long)slot * pixels + p, stride = (long long)slots * pixels;
+    float mine = own[entry];
+    int first = blockIdx.z * chunk, last = min(first + chunk, frames), noisy = channels - 8;
+    for (int t = first; t < last; ++t) {
+        float total[4];
+#pragma unroll
+        for (int c = 0; c < 4; ++c) total[c] = mine * estimate(s, slot, t, c, p);
+        for (int r = 0; r < ranks; ++r) {
+            int tap = taps[r * stride + entry];
+            if (tap < 0) break;
+            float4 share = shares[r * stride + entry];
+            int tile = tap / pixels, at = tap - tile * pixels, other = slot_of[tile];
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                if (other < 0) {
+                    const float* row = still + ((long long)tile * 4 + c) * pixels + at;
+                    total[c] += share.x * row[0] + share.y * row[1] + share.z * row[size] + share.w * row[size + 1];
+                } else {
+                    total[c] += share.x * estimate(s, other, t, c, at) + share.y * estimate(s, other, t, c, at + 1)
+                              + share.z * estimate(s, other, t, c, at + size)
+                              + share.w * estimate(s, other, t, c, at + size + 1);
+                }
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            long long i = (((long long)slot * frames + t) * 4 + c) * pixels + p;
+            float target = total[c];
+#if SECOND_ORDER
+            target += extrapolation * (target - previous[i]);
+            fused_out[i] = total[c];
+#endif
+            float next = target + ratio * (x[i] - target);
+            x_next[i] = next;
+#pragma unroll
+            for (int half = 0; half < HALVES; ++half)
+                put(sample + (row_of(slot, half, t, s) * channels + noisy + c) * pixels + p, c_in * next);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+"""Hold the state of the denoised tiles on a GPU, and take all of them from step to step in one pass (`blend.cu`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.blend import BlendPlan
+from pano4d.runtime.tiles import Layout
+
+THREADS = 128
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """Say how large the state is.
+
+    Attributes:
+        tiles: Tiles of the layout, V.
+        slots: Tiles that are denoised.
+        frames: T.
+        size: Side of a latent tile, in latent pixels.
+        batch: Tiles of one engine call, B; guidance doubles them.
+        channels: Input channels of the denoiser: 9 with a mask, 8 without.
+        ranks: Most neighbours that a pixel has.
+        guided: Whether the engine computes both guidance halves.
+        second_order: Whether steps look back at the previous estimate.
+        element: What the engine speaks: ``float16`` or ``float32``.
+    """
+
+    tiles: int
+    slots: int
+    frames: int
+    size: int
+    batch: int
+    channels: int
+    ranks: int
+    guided: bool
+    second_order: bool
+    element: str = "float16"
+
+    @property
+    def groups(self) -> int:
+        """Engine calls of a step, G."""
+        return -(-self.slots // self.batch)
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """List shape and element type of every array, by name; what is planned is what is taken."""
+        pixels, rows = self.size**2, self.batch * (2 if self.guided else 1)
+        state = (self.slots, self.frames, 4, pixels)
+        kept = state if self.second_order else (1, 1, 1, 1)
+        table = (self.ranks, self.slots, pixels)
+        return {
+            "x": (state, "float32"), "x_next": (state, "float32"), "fused": (kept, "float32"),
+            "previous": (kept, "float32"), "v": ((self.groups, rows, self.frames, 4, pixels), self.element),
+            "sample": ((self.groups, rows, self.frames, self.channels, pixels), self.element),
+            "still": ((self.tiles, 4, pixels), "float32"), "slot_of": ((self.tiles,), "int32"),
+            "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
+            "guidance": ((self.frames,), "float32"), "masks": ((self.slots, self.frames, pixels), "float32"),
+            "latents": ((self.slots, 4, pixels), "float32"),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays().values())
+
+
+def blend_tables(plan: BlendPlan, moving: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bring what every pixel of a denoised tile gathers into the form of `blend.cu`.
+
+    Args:
+        plan: Plan of the layout and size.
+        moving: Tiles that are denoised. bool [V].
+        size: Side of a latent tile.
+
+    Returns:
+        own float32 [slots, P]; taps int32 [ranks, slots, P]; shares float32 [ranks, slots, P, 4].
+    """
+    total, ranks = len(moving) * size * size, max(1, (plan.indices.shape[1] - 1) // 4)
+    own, taps = np.ones(total, np.float32), np.full((ranks, total), -1, np.int32)
+    shares = np.zeros((ranks, total, 4), np.float32)
+    own[plan.pixels] = plan.weights[:, 0]
+    for rank in range((plan.indices.shape[1] - 1) // 4):
+        four = slice(1 + 4 * rank, 5 + 4 * rank)
+        used = plan.weights[:, four].any(axis=1)
+        taps[rank, plan.pixels[used]] = plan.indices[used, 1 + 4 * rank]
+        shares[rank, plan.pixels[used]] = plan.weights[used, four]
+    moving = np.asarray(moving, bool)
+    return (own.reshape(len(moving), -1)[moving], taps.reshape(ranks, len(moving), -1)[:, moving],
+            shares.reshape(ranks, len(moving), -1, 4)[:, moving])
+
+
+class TileState:
+    """The denoised tiles on the GPU.
+
+    The caller runs the engine on ``sample[g]`` into ``v[g]`` for every group g, then calls `step`. Nothing here
+    allocates or waits after construction.
+
+    Args:
+        device: Where.
+        layout: Tile layout of V tiles.
+        moving: Tiles that are denoised, at least one. bool [V].
+        shape: Sizes; ``ranks`` as `blend_tables` of ``plan`` gives them.
+        plan: Plan of the layout at the latent size.
+
+    Raises:
+        BackendError: The GPU has not enough memory, or a kernel does not compile.
+    """
+
+    def __init__(self, device: Device, layout: Layout, moving: np.ndarray, shape: StateShape, plan: BlendPlan) -> None:
+        self.device, self.shape = device, shape
+        element = np.dtype(shape.element)
+        defined = compiler.definitions(element.itemsize, guided=shape.guided, second_order=shape.second_order)
+        (self._prepare,) = compiler.load_kernels(device, "prepare.cu", ("prepare",), defined)
+        (self._blend,) = compiler.load_kernels(device, "blend.cu", ("blend",), defined)
+        self._arrays = {name: device.zeros(*spec) for name, spec in shape.arrays().items()}
+        slots = np.where(moving, np.cumsum(moving) - 1, -1).astype(np.int32)
+        for name, values in zip(("own", "taps", "shares"), blend_tables(plan, moving, shape.size)):
+            device.upload(values, self._arrays[name])
+        device.upload(slots, self._arrays["slot_of"])
+        device.synchronize()
+
+    def __getattr__(self, name: str) -> DeviceArray:
+        """Give one of the arrays of `StateShape.arrays`."""
+        try:
+            return self.__dict__["_arrays"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def begin(self, x: np.ndarray, masks: np.ndarray, latents: np.ndarray, still: np.ndarray, c_in: float,
+              guidance: np.ndarray | None = None) -> None:
+        """Set the first state and the first engine input.
+
+        Args:
+            x: Noise of the denoised tiles, scaled. float32 [slots, T, 4, h, w].
+            masks: Mask channel of the denoised tiles. float32 [slots, T, h, w].
+            latents: Image latents of the denoised tiles, unscaled. float32 [slots, 4, h, w].
+            still: Latents of all tiles, scaled, for those that are not denoised. float32 [V, 4, h, w].
+            c_in: Scale of the first input.
+            guidance: Guidance scale of each frame; None without guidance. float32 [T].
+
+        Raises:
+            BackendError: An array has another size.
+        """
+        scales = np.ones(self.shape.frames) if guidance is None else guidance
+        given = {"x": x, "masks": masks, "latents": latents, "still": still, "guidance": scales}
+        for name, values in given.items():
+            self.device.upload(np.asarray(values, np.float32), self._arrays[name])
+        shape = self.shape
+        pixels = shape.size**2
+        self._prepare((-(-pixels // THREADS), shape.slots, shape.frames), THREADS, self.x, self.masks, self.latents,
+                      self.sample, *map(np.int32, (shape.frames, pixels, shape.batch, shape.channels)), np.float32(c_in))
+
+    def step(self, c_skip: float, c_out: float, ratio: float, c_in: float, extrapolation: float = 0.0) -> None:
+        """Take every tile to the next noise level and write the next engine input; enqueued, not waited for.
+
+        Args:
+            c_skip: Share of the state in the denoised estimate.
+            c_out: Factor of the prediction in it.
+            ratio: Next noise level over this one.
+            c_in: Scale of the next input; anything for the last step.
+            extrapolation: k of ``schedule.extrapolations``.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
+        shape = self.shape
+        pixels, chunk = shape.size**2, -(-shape.frames // 2)
+        grid = (-(-pixels // THREADS), shape.slots, -(-shape.frames // chunk))
+        sizes = (shape.slots, shape.frames, shape.size, shape.batch, shape.ranks, shape.channels, chunk)
+        self._blend(grid, THREADS, self.x, self.v, self.guidance, self.slot_of, self.still, self.own, self.taps,
+                    self.shares, self.previous, self.x_next, self.fused, self.sample, *map(np.int32, sizes),
+                    *map(np.float32, (c_skip, c_out, ratio, c_in, extrapolation)))
+        arrays = self._arrays
+        arrays["x"], arrays["x_next"] = arrays["x_next"], arrays["x"]
+        arrays["previous"], arrays["fused"] = arrays["fused"], arrays["previous"]
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self.device.free(*self._arrays.values())

@@ -1,0 +1,41 @@
+// What every kernel shares: element types and bilinear weights. Arrays are named with their shapes, C order.
+// T frames, V tiles, P = s * s pixels of a tile, B tiles of one engine call, G = ceil(slots / B) calls.
+#pragma once
+
+#ifdef PANO4D_ON_HOST
+#include "host_cuda.h"  // tests run the kernels as C++ loops where there is no GPU
+#else
+__device__ __forceinline__ float half_to_float(unsigned short bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+__device__ __forceinline__ unsigned short float_to_half(float value) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#endif
+
+// ELEMENT_BYTES: 2 where engines speak float16, 4 where they speak float32.
+#if ELEMENT_BYTES == 2
+typedef unsigned short element;
+__device__ __forceinline__ float get(const element* __restrict__ from) { return half_to_float(*from); }
+__device__ __forceinline__ void put(element* __restrict__ to, float value) { *to = float_to_half(value); }
+#else
+typedef float element;
+__device__ __forceinline__ float get(const element* __restrict__ from) { return *from; }
+__device__ __forceinline__ void put(element* __restrict__ to, float value) { *to = value; }
+#endif
+
+typedef unsigned char uint8;
+
+// Smooth fall towards a tile's border, as tiles.feather_at: never 0, so that no tile is lost.
+__device__ __forceinline__ float feather_ramp(float at, float size) {
+    float edge = fminf(at + 0.5f, size - 0.5f - at) / (size * FEATHER_SHARE);
+    float t = fminf(fmaxf(edge, 0.0f), 1.0f);
+    return t * t * (3.0f - 2.0f * t);
+}
+__device__ __forceinline__ float feather(float x, float y, float size) {
+    return fmaxf(feather_ramp(x, size) * feather_ramp(y, size), LOWEST_WEIGHT);
+}

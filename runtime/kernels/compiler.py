@@ -1,0 +1,177 @@
+"""Compile kernels with NVRTC when they are first needed, keep the result on disk, and launch them.
+
+A cubin is kept under the hash of everything that decides it: source, header, definitions, architecture, compiler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pano4d.runtime import tiles
+from pano4d.runtime.device import Device, DeviceArray, call, driver
+from pano4d.runtime.errors import BackendError, OutputError
+from pano4d.runtime.files import atomic_file
+
+FOLDER = Path(__file__).parent
+HEADERS = ("common.cuh",)
+CACHE_VARIABLE = "PANO4D_CACHE"
+
+
+def definitions(element_bytes: int = 2, **more: int | bool) -> dict[str, str]:
+    """Give what every kernel is compiled with, and more.
+
+    Args:
+        element_bytes: 2 for engines that speak float16, 4 for float32.
+        **more: Further definitions, such as ``guided=True``; names become upper case.
+
+    Returns:
+        Macro names and values.
+    """
+    values = {"ELEMENT_BYTES": str(element_bytes), "FEATHER_SHARE": f"{tiles.FEATHER_SHARE!r}f",
+              "LOWEST_WEIGHT": f"{tiles.LOWEST_WEIGHT!r}f"}
+    return values | {name.upper(): str(int(value)) for name, value in more.items()}
+
+
+def compile_cubin(source: str, arch: str, defined: dict[str, str]) -> bytes:
+    """Compile a kernel file, or find it compiled.
+
+    Args:
+        source: File name in this folder, such as ``blend.cu``.
+        arch: ``sm_90`` and so on.
+        defined: Macros.
+
+    Returns:
+        The cubin.
+
+    Raises:
+        BackendError: NVRTC is missing, does not know the architecture, or finds an error in the source.
+    """
+    nvrtc = _nvrtc()
+    text = (FOLDER / source).read_bytes()
+    headers = [(FOLDER / name).read_bytes() for name in HEADERS]
+    options = [f"--gpu-architecture={arch}", "--std=c++17", "--fmad=true",
+               *(f"-D{name}={value}" for name, value in sorted(defined.items()))]
+    version = _nvrtc_call(nvrtc.nvrtcVersion)
+    key = hashlib.sha256(repr((source, text, headers, options, version)).encode()).hexdigest()
+    kept = cache_folder() / f"{key}.cubin"
+    if kept.is_file() and (cubin := kept.read_bytes()):
+        return cubin
+    cubin = _compile(nvrtc, source, text, headers, options)
+    # A cache that cannot be written costs time, nothing else.
+    with contextlib.suppress(OSError, OutputError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(kept) as temporary:
+            temporary.write_bytes(cubin)
+    return cubin
+
+
+def cache_folder() -> Path:
+    """Give the folder for compiled kernels: PANO4D_CACHE, else the user's cache folder."""
+    home = os.environ.get(CACHE_VARIABLE) or os.environ.get("XDG_CACHE_HOME")
+    base = Path(home) if home else Path.home() / ".cache"
+    return (base if os.environ.get(CACHE_VARIABLE) else base / "pano4d") / "cubins"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loaded kernel.
+
+    Attributes:
+        device: Where it is loaded.
+        handle: The driver's function.
+        name: Its name.
+    """
+
+    device: Device
+    handle: Any
+    name: str
+
+    def __call__(self, grid: tuple[int, ...], threads: int, *arguments: DeviceArray | np.generic) -> None:
+        """Enqueue on the device's stream.
+
+        Args:
+            grid: Number of blocks, up to three axes.
+            threads: Threads of a block.
+            *arguments: Device arrays, and NumPy scalars of the width that the kernel declares.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
+        held = [_packed(argument) for argument in arguments]
+        pointers = np.array([one.ctypes.data for one in held], np.uint64)
+        blocks = (*grid, 1, 1)[:3]
+        call(driver().cuLaunchKernel, self.handle, *blocks, threads, 1, 1, 0, self.device.stream,
+             pointers.ctypes.data, 0)
+
+
+def load_kernels(device: Device, source: str, names: tuple[str, ...], defined: dict[str, str]) -> tuple[Kernel, ...]:
+    """Load kernels of one file.
+
+    Args:
+        device: Where to.
+        source: File name in this folder.
+        names: Names of the kernels.
+        defined: Macros.
+
+    Returns:
+        The kernels, in the order of the names. The module stays loaded as long as the context.
+
+    Raises:
+        BackendError: It does not compile or load.
+    """
+    device.activate()
+    module = call(driver().cuModuleLoadData, compile_cubin(source, device.arch, defined))
+    return tuple(Kernel(device, call(driver().cuModuleGetFunction, module, name.encode()), name) for name in names)
+
+
+def _packed(argument: DeviceArray | np.generic) -> np.ndarray:
+    if isinstance(argument, DeviceArray):
+        return np.array([argument.pointer], np.uint64)
+    # A Python number would be passed in a width of its own, and arrive as nonsense.
+    assert isinstance(argument, np.generic), f"{argument!r} has no fixed width"
+    return np.array([argument])
+
+
+@lru_cache(maxsize=1)
+def _nvrtc() -> Any:
+    try:
+        from cuda.bindings import nvrtc
+
+        nvrtc.nvrtcVersion()
+    except Exception as error:  # the bindings raise errors of their own where the library is not to be found
+        raise BackendError("The CUDA kernels are compiled by NVRTC, which was not found: "
+                           "pip install 'pano4d[gpu]'.") from error
+    return nvrtc
+
+
+def _nvrtc_call(function: Any, *arguments: Any) -> Any:
+    code, *results = function(*arguments)
+    if int(code) != 0:
+        raise BackendError(f"NVRTC reports {code.name} in {function.__name__}: pip install --upgrade 'pano4d[gpu]'.")
+    return None if not results else results[0] if len(results) == 1 else tuple(results)
+
+
+def _compile(nvrtc: Any, source: str, text: bytes, headers: list[bytes], options: list[str]) -> bytes:
+    names = [name.encode() for name in HEADERS]
+    program = _nvrtc_call(nvrtc.nvrtcCreateProgram, text, source.encode(), len(headers), headers, names)
+    try:
+        code = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])[0]
+        if int(code) != 0:
+            log = bytearray(_nvrtc_call(nvrtc.nvrtcGetProgramLogSize, program))
+            nvrtc.nvrtcGetProgramLog(program, log)
+            lines = log.decode(errors="replace").strip("\0\n ").splitlines() or [code.name]
+            raise BackendError(f"The kernel {source} does not compile for {options[0].split('=')[1]} ({lines[0]}): "
+                               "pip install --upgrade 'pano4d[gpu]'.")
+        cubin = bytearray(_nvrtc_call(nvrtc.nvrtcGetCUBINSize, program))
+        _nvrtc_call(nvrtc.nvrtcGetCUBIN, program, cubin)
+        return bytes(cubin)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)

@@ -1,0 +1,196 @@
+"""Compose decoded tiles onto the panorama on a GPU, with the input's detail and its still pixels (`compose.cu`,
+`detail.cu`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.detail import LEVELS, radii
+from pano4d.runtime.sphere import pixel_lonlat
+from pano4d.runtime.tiles import Layout
+
+THREADS, BLOCK = 128, 16
+
+
+@dataclass(frozen=True)
+class ComposeShape:
+    """Say how large the work is.
+
+    Attributes:
+        slots: Decoded tiles.
+        frames: T.
+        size: Side of a decoded tile, s.
+        height: Rows of the panorama.
+        width: Columns of the panorama.
+        count: Pixels to compose, N.
+        chunk: Frames composed at a time.
+        element: What the decoder writes: ``float16`` or ``float32``.
+    """
+
+    slots: int
+    frames: int
+    size: int
+    height: int
+    width: int
+    count: int
+    chunk: int
+    element: str = "float16"
+
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """List shape and element type of every large array, by name; what is planned is what is taken."""
+        whole = (self.height, self.width)
+        return {
+            "composed": ((self.chunk, self.count, 3), "float32"), "first": ((self.count, 3), "float32"),
+            "alpha": ((self.count,), "float32"), "selected": ((self.count,), "int32"),
+            "cast": ((*whole, 4), "float32"), "change": ((*whole, 2), "float32"), "scratch": ((*whole, 4), "float32"),
+            "frames": ((self.frames, *whole, 3), "uint8"),
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of these arrays."""
+        return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays().values())
+
+
+def tiles_of_blocks(layout: Layout, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """List the tiles that may see each block of ``BLOCK`` x ``BLOCK`` panorama pixels.
+
+    Args:
+        layout: Tile layout.
+        height: Rows of the panorama.
+        width: Columns of the panorama.
+
+    Returns:
+        Start of each block's tiles, int32 [blocks + 1], row by row of blocks, and the tiles, int32.
+    """
+    lon, lat = pixel_lonlat(height, width)
+    top, left = np.arange(0, height, BLOCK), np.arange(0, width, BLOCK)
+    bottom, right = np.minimum(top + BLOCK, height) - 1, np.minimum(left + BLOCK, width) - 1
+    middle = _directions((lon[left] + lon[right]) / 2, (lat[top] + lat[bottom]) / 2)
+    corners = [_directions(lon[x], lat[y]) for x in (left, right) for y in (top, bottom)]
+    reach = np.max([_angle((middle * corner).sum(axis=-1)) for corner in corners], axis=0)
+    tile = np.arctan(np.sqrt(2) * np.tan(np.radians(layout.fov_deg) / 2))
+    near = _angle(middle @ layout.rotations[:, :, 2].T) <= reach[..., None] * 1.01 + tile + 1e-6
+    near = near.reshape(-1, layout.count)
+    start = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
+    return start.astype(np.int32), np.nonzero(near)[1].astype(np.int32)
+
+
+def _directions(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    lon, lat = np.meshgrid(lon, lat)
+    return np.stack([np.cos(lat) * np.sin(lon), -np.sin(lat), np.cos(lat) * np.cos(lon)], axis=-1)
+
+
+def _angle(cosine: np.ndarray) -> np.ndarray:
+    return np.arccos(np.clip(cosine, -1, 1))
+
+
+class Composer:
+    """Turn decoded tiles into the frames of a panoramic video. Nothing here allocates or waits after construction.
+
+    Args:
+        device: Where.
+        layout: Tile layout of V tiles.
+        moving: Tiles that were decoded, in the order of the slots. bool [V].
+        select: Pixels to compose. bool [H, W], one at least.
+        frames: T.
+        size: Side of a decoded tile.
+        chunk: Frames at a time; None for all.
+        element: What the decoder writes.
+
+    Raises:
+        BackendError: The GPU has not enough memory, or a kernel does not compile.
+    """
+
+    def __init__(self, device: Device, layout: Layout, moving: np.ndarray, select: np.ndarray, frames: int, size: int,
+                 chunk: int | None = None, element: str = "float16") -> None:
+        (height, width), count = select.shape, int(select.sum())
+        self.device, self.focal = device, np.float32(layout.focal(size))
+        self.shape = ComposeShape(int(moving.sum()), frames, size, height, width, count, chunk or frames, element)
+        defined = compiler.definitions(np.dtype(element).itemsize)
+        (self._compose,) = compiler.load_kernels(device, "compose.cu", ("compose",), defined)
+        self._residual, self._change, self._box_sum, self._finish = compiler.load_kernels(
+            device, "detail.cu", ("residual", "change", "box_sum", "finish"), defined)
+        self._arrays = {name: device.zeros(*spec) for name, spec in self.shape.arrays().items()}
+        device.upload(np.flatnonzero(select).astype(np.int32), self._arrays["selected"])
+        lon, lat = pixel_lonlat(height, width)
+        slots = np.where(moving, np.cumsum(moving) - 1, -1)
+        tables = (layout.rotations.astype(np.float32), slots.astype(np.int32), *tiles_of_blocks(layout, height, width),
+                  *(np.stack([np.sin(a), np.cos(a)], axis=-1).astype(np.float32) for a in (lon, lat)))
+        self._tables = [device.upload(table) for table in tables]
+        device.synchronize()
+
+    def run(self, pixels: DeviceArray, panorama: DeviceArray, alpha: DeviceArray | None = None,
+            cell_px: float | None = None) -> DeviceArray:
+        """Compose all frames; enqueued, not waited for.
+
+        Args:
+            pixels: Decoded tiles in -1..1. ``element`` [slots, T, 3, s, s].
+            panorama: Input picture. uint8 [H, W, 3].
+            alpha: Weight of the composed pixels against the input. float32 [N]; None for the share of decoded tiles.
+            cell_px: Width of a latent cell on the panorama, in pixels, to keep the input's detail; None to leave it.
+
+        Returns:
+            uint8 [T, H, W, 3], overwritten by the next call.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
+        arrays, shape = self._arrays, self.shape
+        for t in range(shape.frames):
+            self.device.copy(panorama, arrays["frames"][t])
+        for begin in range(0, shape.frames, shape.chunk):
+            self._compose_frames(pixels, begin, min(shape.chunk, shape.frames - begin))
+            if begin == 0:
+                self.device.copy(arrays["composed"][0], arrays["first"])
+                if cell_px is not None:
+                    self._find_cast(panorama, cell_px)
+            for t in range(begin, min(begin + shape.chunk, shape.frames)):
+                self._finish_frame(t, arrays["composed"][t - begin], panorama, alpha or arrays["alpha"], cell_px)
+        return arrays["frames"]
+
+    def _compose_frames(self, pixels: DeviceArray, begin: int, frames: int) -> None:
+        shape = self.shape
+        sizes = (shape.count, shape.width, BLOCK, frames, begin, shape.frames, shape.size, frames)
+        self._compose((self._blocks(shape.count),), THREADS, pixels, *self._tables, self._arrays["selected"],
+                      self._arrays["composed"], self._arrays["alpha"], *map(np.int32, sizes), self.focal)
+
+    def _find_cast(self, panorama: DeviceArray, cell_px: float) -> None:
+        arrays, count = self._arrays, np.int32(self.shape.count)
+        self.device.clear(arrays["cast"])
+        self._residual((self._blocks(self.shape.count),), THREADS, arrays["first"], panorama, arrays["selected"],
+                       arrays["cast"], count)
+        self._box_sums(arrays["cast"], 4, radii(cell_px)[1])
+
+    def _finish_frame(self, t: int, composed: DeviceArray, panorama: DeviceArray, alpha: DeviceArray,
+                      cell_px: float | None) -> None:
+        arrays, count = self._arrays, np.int32(self.shape.count)
+        grid = (self._blocks(self.shape.count),)
+        if cell_px is not None:
+            # The sums of the frame before lie outside the selection too.
+            self.device.clear(arrays["change"])
+            self._change(grid, THREADS, arrays["first"], composed, arrays["selected"], arrays["change"], count)
+            self._box_sums(arrays["change"], 2, radii(cell_px)[0])
+        self._finish(grid, THREADS, composed, arrays["first"], arrays["cast"], arrays["change"], panorama,
+                     arrays["selected"], alpha, arrays["frames"][t], count, np.int32(cell_px is not None),
+                     np.float32(LEVELS))
+
+    def _box_sums(self, values: DeviceArray, channels: int, radius: int) -> None:
+        """Replace values by their sums over squares: along rows into the scratch, along columns back."""
+        shape, scratch = self.shape, self._arrays["scratch"]
+        sizes = (shape.height, shape.width, channels)
+        grid = (self._blocks(shape.height * shape.width * channels),)
+        for source, target, length, along_rows in ((values, scratch, shape.width, 1), (scratch, values, shape.height, 0)):
+            reach = min(radius, (length - 1) // 2)
+            self._box_sum(grid, THREADS, source, target, *map(np.int32, (*sizes, reach, along_rows)))
+
+    def _blocks(self, count: int) -> int:
+        return -(-count // THREADS)
+
+    def free(self) -> None:
+        """Give the memory back."""
+        self.device.free(*self._arrays.values(), *self._tables)

@@ -1,0 +1,39 @@
+"""Cut tiles out of a panorama on a GPU (`encode_tiles.cu`)."""
+
+import numpy as np
+
+from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.kernels import compiler
+from pano4d.runtime.tiles import Layout, supersampling
+
+THREADS = 128
+
+
+def encode_tiles(device: Device, panorama: DeviceArray, layout: Layout, size: int, samples: int | None = None,
+                 element: str = "float32") -> DeviceArray:
+    """Cut upright pictures out of a panorama, antialiased.
+
+    Args:
+        device: Where.
+        panorama: uint8 [H, W, 3].
+        layout: Tile layout of V tiles.
+        size: Side of a tile, s.
+        samples: Samples per pixel and axis; None for twice the panorama's density or more.
+        element: ``float32`` or ``float16``.
+
+    Returns:
+        Grey levels as -1..1. ``element`` [V, 3, s, s].
+
+    Raises:
+        BackendError: The GPU has not enough memory, or the kernel does not compile.
+    """
+    height, width, _ = panorama.shape
+    samples = supersampling(layout, size, width) if samples is None else samples
+    (kernel,) = compiler.load_kernels(device, "encode_tiles.cu", ("encode_tiles",),
+                                      compiler.definitions(np.dtype(element).itemsize))
+    rotations = device.upload(layout.rotations.astype(np.float32))
+    tiles = device.empty((layout.count, 3, size, size), element)
+    kernel((-(-size * size // THREADS), layout.count), THREADS, panorama, rotations, tiles,
+           *map(np.int32, (height, width, size, samples)), np.float32(layout.focal(size)))
+    device.free(rotations)  # the driver waits for the kernel first
+    return tiles

@@ -1,0 +1,44 @@
+"""A device for kernels: the GPU in tests marked `gpu`, else the kernels' source run as C++ loops."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def _host_device_module():
+    path = Path(__file__).parent / "kernels" / "host_device.py"
+    spec = importlib.util.spec_from_file_location("host_device", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["host_device"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def host_folder(tmp_path_factory):
+    """Where compiled stand-ins are kept for the session."""
+    return tmp_path_factory.mktemp("host_kernels")
+
+
+@pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request, host_folder, monkeypatch):
+    """Give a device on which launchers work."""
+    if request.param == "gpu":
+        from pano4d.runtime.device import Device
+        from pano4d.runtime.errors import BackendError
+
+        try:
+            made = Device()
+        except BackendError as error:
+            pytest.skip(str(error))
+        yield made
+        made.close()
+        return
+    module = _host_device_module()
+    load = module.host_kernels(host_folder)
+    if load is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr("pano4d.runtime.kernels.compiler.load_kernels", load)
+    yield module.HostDevice()

@@ -1,0 +1,108 @@
+"""compose.cu and detail.cu against the float64 reference and the CPU path: on the GPU, or as C++ loops."""
+
+import numpy as np
+import pytest
+
+from pano4d.runtime import tiles
+from pano4d.runtime.kernels import compose as cpu
+from pano4d.runtime.kernels.compose_cuda import BLOCK, Composer, tiles_of_blocks
+from pano4d.runtime.kernels.compose_ref import compose_ref
+from pano4d.runtime.kernels.detail import keep_detail
+from pano4d.runtime.sphere import pixel_directions
+
+FRAMES = 3
+
+
+def decoded(layout, size, element="float32", seed=0):
+    """Decoded tiles, some values past the range."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1.1, 1.1, (layout.count, FRAMES, 3, size, size)).astype(element)
+
+
+def levels(values):
+    return np.clip(values.astype(np.float64) * 127.5 + 127.5, 0, 255)
+
+
+def on_cpu(layout, values, select, moving):
+    """What the CPU path composes: float32 [T, N, 3], and the share of the moving tiles [N]."""
+    plan = cpu.ComposePlan.build(layout, values.shape[-1], *select.shape, select=select)
+    acc = np.zeros((FRAMES, int(select.sum()), 3), np.float32)
+    share = np.zeros((1, acc.shape[1], 3), np.float32)
+    for v in np.flatnonzero(moving):
+        cpu.accumulate(plan, v, levels(values[v]).astype(np.float32), acc)
+        cpu.accumulate(plan, v, np.ones((1, 3, *values.shape[-2:]), np.float32), share)
+    return acc / np.maximum(share, 1e-6), share[0, :, 0], plan
+
+
+@pytest.mark.parametrize("layout", [tiles.icosahedron_vertices(), tiles.rings(62)], ids=lambda one: one.name)
+@pytest.mark.parametrize("height, size, element, chunk", [(17, 7, "float32", None), (24, 9, "float16", 2)])
+def test_composition_equals_the_reference(device, layout, height, size, element, chunk):
+    values, everywhere = decoded(layout, size, element), np.ones((height, 2 * height), bool)
+    moving = np.ones(layout.count, bool)
+    exact = compose_ref(layout, levels(values).reshape(layout.count, -1, size, size), height, 2 * height)
+    exact = np.moveaxis(exact.reshape(FRAMES, 3, -1), 1, -1)
+    plain, _, _ = on_cpu(layout, values, everywhere, moving)
+    composer = Composer(device, layout, moving, everywhere, FRAMES, size, FRAMES, element)
+    composer._compose_frames(device.upload(values), 0, FRAMES)
+    ours = device.download(composer._arrays["composed"])
+    # The CPU path places pixels in float64, so a float32 projection is allowed for: 1e-6 of a tile, a step a pixel.
+    assert np.abs(ours - exact).max() <= 2 * np.abs(plain - exact).max() + 1e-6 * size * 255
+    assert (device.download(composer._arrays["alpha"]) == 1).all()
+    panorama = np.zeros((height, 2 * height, 3), np.uint8)
+    composer = Composer(device, layout, moving, everywhere, FRAMES, size, chunk, element)
+    frames = device.download(composer.run(device.upload(values), device.upload(panorama)))
+    assert np.abs(frames.reshape(FRAMES, -1, 3) - exact).max() <= 0.51
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_detail_and_still_pixels_equal_the_cpu_path(device, chunk):
+    layout, (height, width), size, cell_px = tiles.rings(62), (33, 66), 16, 2.6
+    rng = np.random.default_rng(3)
+    select = np.zeros((height, width), bool)
+    select[3:29, 5:50] = True
+    select[10:14, 60:] = True
+    moving = tiles.tile_masks(select, layout, size, 4).reshape(layout.count, -1).any(axis=1)
+    assert 0 < moving.sum() < layout.count
+    panorama = rng.integers(0, 256, (height, width, 3), np.uint8)
+    base = tiles.extract_tiles(panorama, layout, size) / 127.5 - 1
+    values = (np.moveaxis(base, -1, 1)[:, None] + 0.1 * rng.normal(size=(1, FRAMES, 3, 1, 1))).astype(np.float32)
+    alpha = cpu.mask_alpha(select, 2.0)
+    acc, _, plan = on_cpu(layout, values, select, moving)
+    keep_detail(acc, select, panorama, cell_px)
+    wanted = cpu.compose_frames(acc, plan, panorama, alpha)
+    composer = Composer(device, layout, moving, select, FRAMES, size, chunk, "float32")
+    ours = device.download(composer.run(device.upload(values[moving]), device.upload(panorama),
+                                        device.upload(alpha[select]), cell_px))
+    difference = np.abs(ours.astype(int) - wanted.astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+    assert (ours[:, ~select] == panorama[~select]).all()
+
+
+def test_alpha_is_the_share_of_the_decoded_tiles(device):
+    layout, size, everywhere = tiles.icosahedron_vertices(), 7, np.ones((16, 32), bool)
+    moving = np.arange(layout.count) % 2 == 0
+    values = decoded(layout, size)
+    _, share, _ = on_cpu(layout, values, everywhere, moving)
+    composer = Composer(device, layout, moving, everywhere, FRAMES, size, None, "float32")
+    composer.run(device.upload(values[moving]), device.upload(np.zeros((16, 32, 3), np.uint8)))
+    np.testing.assert_allclose(device.download(composer._arrays["alpha"]), share, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [tiles.icosahedron_faces(), tiles.rings(30)], ids=lambda one: one.name)
+def test_blocks_list_every_tile_that_sees_them(layout):
+    height, width = 50, 100
+    start, listed = tiles_of_blocks(layout, height, width)
+    directions, across = pixel_directions(height, width), -(-width // BLOCK)
+    row, column = np.indices((height, width)) // BLOCK
+    for v in range(layout.count):
+        has = np.array([v in listed[start[b]:start[b + 1]] for b in range(len(start) - 1)])
+        inside = tiles.project(layout, v, directions, 64)[2]
+        assert has[(row * across + column)[inside]].all()
+    assert len(listed) < 0.7 * layout.count * (len(start) - 1)
+
+
+def test_planned_bytes_are_those_taken(device):
+    layout = tiles.icosahedron_vertices()
+    composer = Composer(device, layout, np.ones(layout.count, bool), np.ones((8, 16), bool), FRAMES, 5)
+    assert sum(array.nbytes for array in composer._arrays.values()) == composer.shape.nbytes
+    composer.free()
