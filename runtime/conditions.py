@@ -6,9 +6,11 @@ import numpy as np
 from PIL import Image
 
 from pano4d.runtime import tiles
-from pano4d.runtime.backends import load_engine
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.bundle import Bundle
+from pano4d.runtime.device import Device
+from pano4d.runtime.device_pipeline import load_for_host
+from pano4d.runtime.kernels.encode_cuda import encode_tiles
 from pano4d.runtime.settings import AnimateSettings
 
 CLIP_SIZE = 224
@@ -53,7 +55,8 @@ def mask_channel(shares: np.ndarray, frames: int, policy: str) -> np.ndarray:
 
 
 def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, mask: np.ndarray,
-                    settings: AnimateSettings, backend: str | None = None, report=None) -> Conditions:
+                    settings: AnimateSettings, backend: str | None = None, report=None,
+                    device: Device | None = None) -> Conditions:
     """Encode the upright picture of every tile.
 
     Still tiles keep a clean latent, since it stands in for their denoised estimate; the picture of a
@@ -67,6 +70,7 @@ def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, 
         settings: Resolved settings.
         backend: Backend name; None for the bundle's own.
         report: Called with (done, total) after each tile.
+        device: GPU that the engines run on; None for the CPU.
 
     Returns:
         Conditions of all tiles.
@@ -75,18 +79,17 @@ def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, 
         BackendError: An engine does not load.
     """
     tile = bundle.tile
-    pictures = tiles.extract_tiles(panorama, layout, tile["px"]) / 127.5 - 1.0  # [V, s, s, 3]
+    pictures = _cut(panorama, layout, tile["px"], device)
     shares = tiles.tile_masks(mask, layout, tile["px"], tile["px"] // tile["latent_px"])
     moving = shares.reshape(layout.count, -1).any(axis=1)
-    pictures = np.ascontiguousarray(np.moveaxis(pictures, -1, 1), np.float32)  # [V, 3, s, s]
     report = report or (lambda done, total: None)
-    with load_engine(bundle, "image_encoder", backend) as engine:
+    with load_for_host(bundle, "image_encoder", backend, device) as engine:
         embeddings = _embed(engine, pictures, moving)
     noise = np.random.Generator(np.random.Philox(key=[settings.seed, 1]))
     augmented = pictures.copy()
     augmented[moving] += settings.noise_aug_strength * noise.standard_normal(
         augmented[moving].shape, np.float32)
-    with load_engine(bundle, "vae_encoder", backend) as engine:
+    with load_for_host(bundle, "vae_encoder", backend, device) as engine:
         latents = _encode(engine, augmented, report)
     time_ids = np.array([settings.fps - 1, settings.motion_bucket_id, settings.noise_aug_strength], np.float32)
     return Conditions(moving, mask_channel(shares, tile["frames"], settings.mask_policy), latents, embeddings,
@@ -96,6 +99,19 @@ def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, 
 def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut tile indices into groups of at most ``size``."""
     return [indices[start:start + size] for start in range(0, len(indices), size)]
+
+
+def _cut(panorama: np.ndarray, layout: tiles.Layout, size: int, device: Device | None) -> np.ndarray:
+    """Cut the tiles' pictures. float32 [V, 3, s, s] in -1..1."""
+    if device is None:
+        pictures = tiles.extract_tiles(panorama, layout, size) / 127.5 - 1.0
+        return np.ascontiguousarray(np.moveaxis(pictures, -1, 1), np.float32)
+    source = device.upload(panorama)
+    cut = encode_tiles(device, source, layout, size)
+    try:
+        return device.download(cut)
+    finally:
+        device.free(source, cut)
 
 
 def _embed(engine: Engine, pictures: np.ndarray, moving: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ The method is that of 4K4DGen (arXiv 2406.13527, section 3.2) with the state kep
 estimates are resampled between tiles, never noise (``docs/architecture.md``).
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pano4d.runtime import noise, schedule, tiles
+from pano4d.runtime import device_pipeline, noise, schedule, tiles
 from pano4d.runtime.backends import load_engine
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.checkpointing import load_state, save_state
 from pano4d.runtime.conditions import Conditions, batches, condition_tiles
+from pano4d.runtime.device import Device
 from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.kernels import blend as blending
 from pano4d.runtime.kernels import compose as composing
@@ -60,15 +62,20 @@ class Animator:
         bundle: Engine bundle, opened and verified.
         settings: What is None is taken from the bundle.
         backend: Backend name; None for the bundle's own.
+        device: GPU to run on, for a bundle whose engines do; None takes the first one for as long as it is needed.
 
     Raises:
         SettingsError: The bundle cannot do what the settings ask for.
     """
 
-    def __init__(self, bundle: Bundle, settings: AnimateSettings = AnimateSettings(),
-                 backend: str | None = None) -> None:
-        self.bundle, self.backend = bundle, backend
+    def __init__(self, bundle: Bundle, settings: AnimateSettings = AnimateSettings(), backend: str | None = None,
+                 device: Device | None = None) -> None:
+        self.bundle, self.backend, self.device = bundle, backend, device
+        self.on_device = device is not None or _runs_on_device(bundle, backend)
         self.settings = settings.resolved(bundle.sampler)
+        if self.on_device and self.settings.fuse != "denoised":
+            raise SettingsError(f"fuse is {self.settings.fuse!r}, and on a GPU only denoised estimates are fused: use a "
+                                "bundle for the CPU to compare ways of fusing.")
         self.guided = _check_guidance(bundle, self.settings)
         tile_px = bundle.tile["px"]
         auto = settings.layout == "auto"
@@ -84,7 +91,7 @@ class Animator:
             progress: Told of every tile encoded, step denoised and tile decoded.
             timer: Collects seconds and memory per stage.
             state_folder: Where the state is kept after every step; a state found there that belongs to
-                the same run is gone on from.
+                the same run is gone on from. On a GPU, where a run takes seconds, none is kept.
 
         Returns:
             The video and its circumstances.
@@ -95,17 +102,32 @@ class Animator:
         """
         self._check_input(panorama, mask)
         progress, timer = progress or (lambda *_: None), timer or StageTimer()
-        with timer("encode"):
-            told = condition_tiles(self.bundle, self.layout, panorama, mask, self.settings, self.backend,
-                                   lambda done, total: progress("encode", done, total))
-        with timer("denoise"):
-            key = self._key(panorama, mask)
-            x = self._denoise(told, progress, state_folder, key)
-        with timer("decode"):
-            frames = self._decode(x, told, panorama, mask, progress)
+        with self._opened_device() as device:
+            with timer("encode"):
+                told = condition_tiles(self.bundle, self.layout, panorama, mask, self.settings, self.backend,
+                                       lambda done, total: progress("encode", done, total), device)
+            with timer("denoise"):
+                if device:
+                    x = self._denoise_on(device, told, progress)
+                else:
+                    x = self._denoise(told, progress, state_folder, self._key(panorama, mask))
+            with timer("decode"):
+                if device:
+                    frames = self._decode_on(device, x, told, panorama, mask, progress)
+                else:
+                    frames = self._decode(x, told, panorama, mask, progress)
         moving_tiles = np.flatnonzero(told.moving)
         return Animation(frames, mask, self.layout, self.layout.count, self.layout.count - len(moving_tiles),
                          self.settings, x, moving_tiles)
+
+    @contextlib.contextmanager
+    def _opened_device(self) -> Iterator[Device | None]:
+        """Give the GPU that was given, or one of our own, or None for the CPU."""
+        if not self.on_device or self.device is not None:
+            yield self.device
+            return
+        with Device() as device:
+            yield device
 
     def _check_input(self, panorama: np.ndarray, mask: np.ndarray) -> None:
         wanted = (self.settings.height, self.settings.width)
@@ -126,16 +148,14 @@ class Animator:
     def _denoise(self, told: Conditions, progress: Progress, state_folder: Path | None, key: str) -> np.ndarray:
         """Take every moving tile from noise to a clean latent, fused with its neighbours at each step."""
         settings, tile, sampler = self.settings, self.bundle.tile, self.bundle.sampler
-        sigmas = schedule.karras_sigmas(settings.steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
+        sigmas = self._sigmas()
         plan = blending.BlendPlan.build(self.layout, tile["latent_px"])
         guidance = schedule.guidance_scales(tile["frames"], settings.min_guidance_scale,
                                             settings.max_guidance_scale) if self.guided else None
         start, state = load_state(state_folder, key) if state_folder else (0, None)
         extrapolations = schedule.extrapolations(sigmas, settings.solver)
         if state is None:
-            start, previous = 0, None
-            x = noise.sphere_noise(self.layout, tile["latent_px"], tile["frames"], 4, settings.seed,
-                                   settings.shared_noise) * np.float32(schedule.init_noise_sigma(sigmas))
+            start, previous, x = 0, None, self._first_state()
         else:
             x, previous = state["x"], state["previous"]
         progress("denoise", start, settings.steps)
@@ -151,6 +171,38 @@ class Animator:
                     save_state(state_folder, key, i + 1, {"x": x, "previous": previous})
                 progress("denoise", i + 1, settings.steps)
         return x
+
+    def _sigmas(self) -> np.ndarray:
+        sampler = self.bundle.sampler
+        return schedule.karras_sigmas(self.settings.steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
+
+    def _first_state(self) -> np.ndarray:
+        tile, settings = self.bundle.tile, self.settings
+        unit = noise.sphere_noise(self.layout, tile["latent_px"], tile["frames"], 4, settings.seed, settings.shared_noise)
+        return unit * np.float32(schedule.init_noise_sigma(self._sigmas()))
+
+    def _denoise_on(self, device: Device, told: Conditions, progress: Progress) -> np.ndarray:
+        """Denoise on a GPU."""
+        what = device_pipeline.Denoising(self.bundle, self.backend, self.layout, self.settings, self.guided,
+                                         self._sigmas())
+        return device_pipeline.denoise(device, what, told, self._first_state(),
+                                       lambda done, total: progress("denoise", done, total))
+
+    def _decode_on(self, device: Device, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
+                   progress: Progress) -> np.ndarray:
+        """Decode and compose on a GPU."""
+        frozen = self.settings.mask_policy == "freeze"
+        select = mask if frozen else np.ones_like(mask)
+        alpha = composing.mask_alpha(mask, self._feather_px(mask)) if frozen else None
+        if not told.moving.any():
+            return np.repeat(panorama[None], self.bundle.tile["frames"], axis=0)
+        pixels = device_pipeline.decode(device, self.bundle, self.backend, x[told.moving],
+                                        lambda done, total: progress("decode", done, total))
+        try:
+            return device_pipeline.compose(device, self.layout, told.moving, pixels, panorama, select, alpha,
+                                           self._cell_px(mask) if frozen and self.settings.keep_detail else None)
+        finally:
+            device.free(pixels)
 
     def _decode(self, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
                 progress: Progress) -> np.ndarray:
@@ -169,9 +221,7 @@ class Animator:
         alpha = self._alpha(mask, share[0, :, 0], frozen)
         acc /= np.maximum(share, 1e-6)
         if frozen and self.settings.keep_detail:
-            tile = self.bundle.tile
-            cell_rad = tile["px"] / tile["latent_px"] / self.layout.focal(tile["px"])
-            keep_detail(acc, select, panorama, cell_rad * width / (2 * np.pi))
+            keep_detail(acc, select, panorama, self._cell_px(mask))
         return composing.compose_frames(acc, plan, panorama, alpha)
 
     def decode_tiles(self, x: np.ndarray, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -188,7 +238,8 @@ class Animator:
         Raises:
             BackendError: The decoder does not load.
         """
-        with load_engine(self.bundle, "vae_decoder", self.backend) as engine:
+        with self._opened_device() as device, \
+                device_pipeline.load_for_host(self.bundle, "vae_decoder", self.backend, device) as engine:
             buffers = engine.allocate()
             for group in batches(indices, len(buffers["latents"])):
                 buffers["latents"][:len(group)] = x[group] / self.bundle.sampler["scaling_factor"]
@@ -200,8 +251,15 @@ class Animator:
         """Give the weight of the tiles against the input picture. float32 [H, W]."""
         if not frozen:
             return share.reshape(mask.shape)
-        feather_px = self.settings.feather_deg / 360.0 * mask.shape[1]
-        return composing.mask_alpha(mask, feather_px)
+        return composing.mask_alpha(mask, self._feather_px(mask))
+
+    def _feather_px(self, mask: np.ndarray) -> float:
+        return self.settings.feather_deg / 360.0 * mask.shape[1]
+
+    def _cell_px(self, mask: np.ndarray) -> float:
+        """Give the width of a latent cell on the panorama."""
+        tile = self.bundle.tile
+        return tile["px"] / tile["latent_px"] / self.layout.focal(tile["px"]) * mask.shape[1] / (2 * np.pi)
 
 
 class _Denoiser:
@@ -250,6 +308,12 @@ class _Denoiser:
             sample[half, :, first:first + 4] = scaled
             sample[half, :, first + 4:] = known * self.told.latents[group][:, None]
             self.buffers["embeddings"][half] = known * self.told.embeddings[group]
+
+
+def _runs_on_device(bundle: Bundle, backend: str | None) -> bool:
+    """Say whether the engines hold their tensors on a GPU."""
+    own = bundle.manifest["backend"]["name"]
+    return backend in (None, own) and bundle.manifest["target"].get("device") == "cuda"
 
 
 def _check_guidance(bundle: Bundle, settings: AnimateSettings) -> bool:

@@ -1,0 +1,261 @@
+"""Run the pipeline's stages on a GPU: what `pipeline` does on the CPU, with the state, the tiles and the panorama there.
+
+Inside the denoising loop nothing is allocated and nothing waits: every step is enqueued, and events tell afterwards how
+far the GPU has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pano4d.runtime import schedule
+from pano4d.runtime.backends import load_engine
+from pano4d.runtime.backends.base import Engine
+from pano4d.runtime.bundle import Bundle
+from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.blend import BlendPlan
+from pano4d.runtime.kernels.blend_cuda import StateShape, TileState, blend_tables
+from pano4d.runtime.kernels.compose_cuda import Composer
+from pano4d.runtime.settings import AnimateSettings
+from pano4d.runtime.tiles import Layout
+
+if TYPE_CHECKING:
+    from pano4d.runtime.conditions import Conditions
+
+THREADS = 128
+
+
+class HostSide(Engine):
+    """Offer an engine of the GPU to code that holds its tensors in host memory.
+
+    Args:
+        engine: The engine; closed with this object.
+        device: Where it runs.
+    """
+
+    def __init__(self, engine: Engine, device: Device) -> None:
+        self.inputs, self.outputs = engine.inputs, engine.outputs
+        self._engine, self._device = engine, device
+        self._arrays = {spec.name: device.empty(spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
+
+    def run(self, buffers: Mapping[str, np.ndarray], stream: Any = None) -> None:
+        """Copy the inputs over, run, and copy the outputs back. See ``Engine.run``.
+
+        Raises:
+            BackendError: A buffer is missing or does not fit its spec, or the GPU fails.
+        """
+        self.check(buffers)
+        for spec in self.inputs:
+            self._device.upload(buffers[spec.name], self._arrays[spec.name])
+        self._engine.run(self._arrays, self._device.stream)
+        for spec in self.outputs:
+            self._device.download(self._arrays[spec.name], buffers[spec.name])
+
+    def close(self) -> None:
+        """Release the engine and the memory."""
+        self._engine.close()
+        self._device.free(*self._arrays.values())
+
+
+def load_for_host(bundle: Bundle, network: str, backend: str | None, device: Device | None) -> Engine:
+    """Load an engine that takes NumPy arrays, wherever it runs.
+
+    Args:
+        bundle: Engine bundle.
+        network: Name of the network.
+        backend: Backend name; None for the bundle's own.
+        device: Where its engines run; None for the CPU.
+
+    Returns:
+        The engine. Use it as a context manager.
+
+    Raises:
+        BackendError: The engine does not load.
+    """
+    engine = load_engine(bundle, network, backend)
+    return engine if device is None else HostSide(engine, device)
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """What the denoising loop needs besides the conditions.
+
+    Attributes:
+        bundle: Engine bundle.
+        backend: Backend name; None for the bundle's own.
+        layout: Tile layout of V tiles.
+        settings: Resolved settings; ``fuse`` must be ``denoised``.
+        guided: Whether the engine computes both guidance halves.
+        sigmas: Noise levels. float64 [steps + 1].
+    """
+
+    bundle: Bundle
+    backend: str | None
+    layout: Layout
+    settings: AnimateSettings
+    guided: bool
+    sigmas: np.ndarray
+
+    def shape(self, moving: np.ndarray, ranks: int) -> StateShape:
+        """Say how large the state is for these moving tiles."""
+        (sample, *_), tile = self.bundle.network("unet").inputs, self.bundle.tile
+        batch = sample.shape[0] // (2 if self.guided else 1)
+        return StateShape(self.layout.count, int(moving.sum()), tile["frames"], tile["latent_px"], batch, sample.shape[2],
+                          ranks, self.guided, self.settings.solver != "euler", sample.dtype)
+
+
+def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
+            progress: Callable[[int, int], None] = lambda done, total: None) -> np.ndarray:
+    """Take every moving tile from noise to a clean latent, fused with its neighbours at each step.
+
+    Args:
+        device: Where.
+        what: Bundle, layout and settings.
+        told: Conditions of all tiles.
+        x: First state. float32 [V, T, 4, h, w].
+        progress: Called with steps done and all steps.
+
+    Returns:
+        The last state; still tiles hold their own latent in every frame. float32 [V, T, 4, h, w].
+
+    Raises:
+        BackendError: The engine or a kernel does not load, or the GPU fails.
+    """
+    latents = told.latents * np.float32(what.bundle.sampler["scaling_factor"])
+    result = np.repeat(latents[:, None], x.shape[1], axis=1)
+    if not told.moving.any():
+        return result
+    plan = BlendPlan.build(what.layout, what.bundle.tile["latent_px"])
+    shape = what.shape(told.moving, blend_tables(plan, told.moving, what.bundle.tile["latent_px"])[1].shape[0])
+    with load_engine(what.bundle, "unet", what.backend) as engine:
+        state = TileState(device, what.layout, told.moving, shape, plan)
+        try:
+            _run_steps(device, what, told, x, state, engine, latents, progress)
+            moved = device.download(state.x)
+        finally:
+            state.free()
+    result[told.moving] = moved.reshape(-1, *x.shape[1:])
+    return result
+
+
+def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray, state: TileState, engine: Engine,
+               latents: np.ndarray, progress: Callable[[int, int], None]) -> None:
+    """Enqueue every step, then follow the events."""
+    settings, sigmas, moving = what.settings, what.sigmas, told.moving
+    scalings = [schedule.scalings(sigma) for sigma in sigmas[:-1]] + [(0.0, 0.0, 0.0, 0.0)]
+    guidance = schedule.guidance_scales(state.shape.frames, settings.min_guidance_scale,
+                                        settings.max_guidance_scale) if what.guided else None
+    fixed = _fixed_inputs(device, engine, told, scalings, state.shape)
+    state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance)
+    device.synchronize()
+    events = []
+    for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
+        for g in range(state.shape.groups):
+            buffers = {"sample": state.sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
+                       "embeddings": fixed["embeddings"][g], "added_time_ids": fixed["added_time_ids"]}
+            engine.run({spec.name: _as(buffers[spec.name], spec.shape) for spec in (*engine.inputs, *engine.outputs)},
+                       device.stream)
+        c_skip, c_out, _, _ = scalings[i]
+        state.step(c_skip, c_out, sigmas[i + 1] / sigmas[i], scalings[i + 1][2], k)
+        events.append(device.event())
+    for i, event in enumerate(events):
+        device.wait(event)
+        progress(i + 1, len(events))
+    device.free(*fixed.values())
+
+
+def _as(array: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
+    return DeviceArray(array.pointer, shape, array.dtype, array.owner)
+
+
+def _fixed_inputs(device: Device, engine: Engine, told: Conditions, scalings: list, shape: StateShape) \
+        -> dict[str, DeviceArray]:
+    """Upload what does not change from step to step, and the noise conditions of all steps."""
+    specs = {spec.name: spec for spec in engine.inputs}
+    rows, halves = specs["c_noise"].shape[0], 2 if shape.guided else 1
+    noise = np.repeat(np.array([c_noise for _, _, _, c_noise in scalings])[:, None], rows, axis=1)
+    padded = np.zeros((shape.groups * shape.batch, *specs["embeddings"].shape[1:]), np.float32)
+    padded[:shape.slots] = told.embeddings[told.moving]
+    embeddings = np.zeros((shape.groups, halves, shape.batch, *padded.shape[1:]), np.float32)
+    embeddings[:, -1] = padded.reshape(shape.groups, shape.batch, *padded.shape[1:])  # the other half knows nothing
+    values = {"c_noise": noise, "embeddings": embeddings.reshape(shape.groups, rows, *padded.shape[1:]),
+              "added_time_ids": np.broadcast_to(told.time_ids, specs["added_time_ids"].shape)}
+    return {name: device.upload(value.astype(specs[name].dtype)) for name, value in values.items()}
+
+
+def decode(device: Device, bundle: Bundle, backend: str | None, x: np.ndarray,
+           progress: Callable[[int, int], None] = lambda done, total: None) -> DeviceArray:
+    """Decode tiles and leave them on the GPU.
+
+    Args:
+        device: Where.
+        bundle: Engine bundle.
+        backend: Backend name; None for the bundle's own.
+        x: Clean latents of the tiles to decode, scaled. float32 [slots, T, 4, h, w].
+        progress: Called with tiles done and all tiles.
+
+    Returns:
+        Pixels in -1..1, in the decoder's element type. [slots or more, T, 3, s, s].
+
+    Raises:
+        BackendError: The engine does not load, or the GPU fails.
+    """
+    with load_engine(bundle, "vae_decoder", backend) as engine:
+        (source,), (target,) = engine.inputs, engine.outputs
+        batch, groups = source.shape[0], -(-len(x) // source.shape[0])
+        (scale_into,) = compiler.load_kernels(device, "convert.cu", ("scale_into",),
+                                              compiler.definitions(np.dtype(source.dtype).itemsize))
+        padded = np.zeros((groups * batch, *x.shape[1:]), np.float32)
+        padded[:len(x)] = x
+        clean, latents = device.upload(padded), device.empty((groups, *source.shape), source.dtype)
+        scale_into((-(-clean.size // THREADS),), THREADS, clean, latents, np.int64(clean.size),
+                   np.float32(1 / bundle.sampler["scaling_factor"]))
+        pixels = device.empty((groups, *target.shape), target.dtype)
+        events = []
+        for g in range(groups):
+            engine.run({source.name: latents[g], target.name: pixels[g]}, device.stream)
+            events.append(device.event())
+        for g, event in enumerate(events):
+            device.wait(event)
+            progress(min((g + 1) * batch, len(x)), len(x))
+        device.free(clean, latents)
+    return _as(pixels, (groups * batch, *target.shape[1:]))
+
+
+def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceArray, panorama: np.ndarray,
+            select: np.ndarray, alpha: np.ndarray | None, cell_px: float | None, chunk: int | None = None) -> np.ndarray:
+    """Compose decoded tiles onto the panorama.
+
+    Args:
+        device: Where.
+        layout: Tile layout of V tiles.
+        moving: Tiles that were decoded. bool [V].
+        pixels: As `decode` returns them.
+        panorama: Input picture. uint8 [H, W, 3].
+        select: Pixels to compose. bool [H, W].
+        alpha: Weight of the composed pixels against the input, float32 [H, W]; None for the share of decoded tiles.
+        cell_px: Width of a latent cell on the panorama, in pixels, to keep the input's detail; None to leave it.
+        chunk: Frames composed at a time; None for all.
+
+    Returns:
+        uint8 [T, H, W, 3].
+
+    Raises:
+        BackendError: The GPU has not enough memory, or a kernel does not compile.
+    """
+    frames, size = pixels.shape[1], pixels.shape[-1]
+    if not (moving.any() and select.any()):
+        return np.repeat(panorama[None], frames, axis=0)
+    composer = Composer(device, layout, moving, select, frames, size, chunk, pixels.dtype.name)
+    picture = device.upload(panorama)
+    weights = None if alpha is None else device.upload(alpha[select].astype(np.float32))
+    try:
+        return device.download(composer.run(pixels, picture, weights, cell_px))
+    finally:
+        composer.free()
+        device.free(picture, *([] if weights is None else [weights]))

@@ -1,0 +1,119 @@
+"""The pipeline on a device against the pipeline on the CPU, with a stand-in for the model.
+
+Without a GPU the kernels' source runs as C++ loops over NumPy memory (`kernels/host_device.py`).
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pano4d.runtime import device_pipeline
+from pano4d.runtime.backends.base import Engine
+from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
+from pano4d.runtime.errors import SettingsError
+from pano4d.runtime.pipeline import Animator
+from pano4d.runtime.settings import AnimateSettings
+
+SETTINGS = AnimateSettings(width=128, height=64)
+
+
+class EngineOnDevice(Engine):
+    """The stand-in, with its buffers in the device's memory."""
+
+    device = "cuda"
+
+    def __init__(self, bundle, network, where):
+        self.inner, self.where = FakeEngine(bundle, network), where
+        self.inputs, self.outputs = self.inner.inputs, self.inner.outputs
+
+    def run(self, buffers, stream=None):
+        if all(isinstance(array, np.ndarray) for array in buffers.values()):  # the CPU's pipeline, for comparison
+            return self.inner.run(buffers)
+        values = {name: self.where.download(array) for name, array in buffers.items()}
+        self.inner.run(values)
+        for spec in self.outputs:
+            self.where.upload(values[spec.name], buffers[spec.name])
+
+
+@pytest.fixture
+def on_device(device, monkeypatch):
+    monkeypatch.setattr(device_pipeline, "load_engine", lambda bundle, network, backend: EngineOnDevice(bundle, network, device))
+    return device
+
+
+@pytest.fixture(scope="module")
+def panorama():
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(30, 220, (9, 16, 3))
+    smooth = np.kron(coarse[:8], np.ones((8, 8, 1)))
+    return np.round(smooth + rng.normal(size=(64, 128, 3)) * 4).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def mask():
+    mask = np.zeros((64, 128), bool)
+    mask[16:44, 110:] = True
+    mask[20:40, :20] = True
+    return mask
+
+
+BUNDLES = {
+    "plain": dict(), "batched": dict(batch=3), "guided": dict(max_guidance_scale=3.0, batch=2), "8-channels": dict(channels=8)}
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+@pytest.mark.parametrize("solver", ["euler", "dpmpp-2m"])
+def test_frames_are_those_of_the_cpu(on_device, panorama, mask, kind, solver):
+    bundle, settings = FakeBundle(**BUNDLES[kind]), replace(SETTINGS, solver=solver)
+    wanted = Animator(bundle, settings).animate(panorama, mask)
+    seen = []
+    ours = Animator(bundle, settings, device=on_device).animate(panorama, mask, lambda *told: seen.append(told))
+    error = np.abs(ours.frames.astype(int) - wanted.frames)
+    assert error.max() <= 1 and (error > 0).mean() < 0.01
+    assert (ours.frames[:, ~mask] == panorama[~mask]).all()
+    np.testing.assert_allclose(ours.latents[ours.moving_tiles], wanted.latents[wanted.moving_tiles], atol=2e-3)
+    assert {stage: done == total for stage, done, total in seen} == {"encode": True, "denoise": True, "decode": True}
+
+
+@pytest.mark.parametrize("policy", ["trained", "soft"])
+def test_other_mask_policies(on_device, panorama, mask, policy):
+    settings = replace(SETTINGS, mask_policy=policy)
+    wanted = Animator(FakeBundle(), settings).animate(panorama, mask).frames
+    ours = Animator(FakeBundle(), settings, device=on_device).animate(panorama, mask).frames
+    error = np.abs(ours.astype(int) - wanted)
+    assert error.max() <= 1 and (error > 0).mean() < 0.01
+
+
+def test_nothing_moves(on_device, panorama):
+    still = np.zeros((64, 128), bool)
+    frames = Animator(FakeBundle(), SETTINGS, device=on_device).animate(panorama, still).frames
+    assert (frames == panorama).all()
+
+
+def test_the_same_seed_gives_the_same_bytes(on_device, panorama, mask):
+    first, again = (Animator(FakeBundle(), SETTINGS, device=on_device).animate(panorama, mask).frames for _ in range(2))
+    other = Animator(FakeBundle(), replace(SETTINGS, seed=1), device=on_device).animate(panorama, mask).frames
+    assert (first == again).all() and (first != other).any()
+
+
+def test_decoded_tiles_come_to_the_host(on_device, panorama, mask):
+    animator = Animator(FakeBundle(batch=2), SETTINGS, device=on_device)
+    result = animator.animate(panorama, mask)
+    ours = {v: pixels.copy() for v, pixels in animator.decode_tiles(result.latents, result.moving_tiles)}
+    wanted = {v: pixels.copy() for v, pixels in Animator(FakeBundle(), SETTINGS).decode_tiles(result.latents, result.moving_tiles)}
+    assert ours.keys() == wanted.keys()
+    for v in wanted:
+        np.testing.assert_allclose(ours[v], wanted[v], atol=1e-3)
+
+
+def test_all_memory_is_given_back(on_device, panorama, mask):
+    if not hasattr(on_device, "blocks"):
+        pytest.skip("counted on the host only")
+    Animator(FakeBundle(max_guidance_scale=2.0), SETTINGS, device=on_device).animate(panorama, mask)
+    assert not on_device.blocks
+
+
+def test_only_denoised_estimates_are_fused_on_a_device(on_device):
+    with pytest.raises(SettingsError, match="bundle for the CPU"):
+        Animator(FakeBundle(), replace(SETTINGS, fuse="sample"), device=on_device)
