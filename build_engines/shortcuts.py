@@ -98,7 +98,7 @@ class SpatioTemporalBlock(nn.Module):
     def __init__(self, block: SpatioTemporalResBlock) -> None:
         super().__init__()
         self.spatial, self.temporal = block.spatial_res_block, block.temporal_res_block
-        share = _temporal_share(block.time_mixer)
+        share = temporal_share(block.time_mixer)
         self.weight = nn.Parameter(share * self.temporal.conv2.weight, requires_grad=False)
         self.bias = nn.Parameter(share * self.temporal.conv2.bias, requires_grad=False)
 
@@ -119,7 +119,7 @@ class SpatioTemporalBlock(nn.Module):
 _REPLACEMENTS = {SpatioTemporalResBlock: SpatioTemporalBlock, GEGLU: GatedGelu, nn.GroupNorm: GroupNorm}
 
 
-def _temporal_share(mixer: nn.Module) -> Tensor:
+def temporal_share(mixer: nn.Module) -> Tensor:
     """Give the weight of the temporal branch in an AlphaBlender that never sees single images."""
     alpha = mixer.mix_factor if mixer.merge_strategy == "fixed" else torch.sigmoid(mixer.mix_factor)
     return (alpha if mixer.switch_spatial_to_temporal_mix else 1.0 - alpha).detach()
