@@ -1,35 +1,30 @@
 """Build an engine bundle from a checkpoint."""
 
 import hashlib
-import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pano4d.build_engines.checkpoint import Checkpoint, read_checkpoint
-from pano4d.build_engines.networks import TileShape, example_inputs, export_module, network_specs, tile_shape
-from pano4d.build_engines.onnx_export import OPSET, PRECISIONS, export_onnx
+from pano4d.build_engines.networks import TileShape, example_inputs, network_specs, reference_module, tile_shape
 from pano4d.build_engines.publish import built_already, staged, write_manifest
+from pano4d.build_engines.recipes import Recipe, recipe_of
 from pano4d.build_engines.verify import verify_network
-from pano4d.runtime.backends import BACKENDS
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle, file_record
-from pano4d.runtime.errors import BackendError
 
-BUILDABLE = ("onnxruntime",)
 RECIPE = 1
 """Raised whenever this code builds other engines from the same input."""
-
-_VERSIONS = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir", "onnxruntime")
 
 Progress = Callable[[str, int, int], None]
 
 
 def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxruntime", precision: str = "fp16",
                  tile_px: int | None = None, frames: int | None = None, tile_batch: int = 1, force: bool = False,
-                 max_guidance_scale: float | None = None, progress: Progress | None = None) -> Bundle:
+                 max_guidance_scale: float | None = None, progress: Progress | None = None, device: str | None = None,
+                 options: Mapping[str, Any] | None = None) -> Bundle:
     """Export the four networks of a checkpoint, compare them with it, and put the bundle in its place.
 
     The same input and versions give the same key; a folder that already holds this key is left as it is.
@@ -38,7 +33,7 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         checkpoint: Folder in the layout of diffusers.
         out: Folder of the bundle.
         backend: What will run the engines.
-        precision: ``fp16`` or ``fp32``: how the weights are stored.
+        precision: ``fp16`` or ``fp32``: how the weights are stored, and what a GPU computes in.
         tile_px: Side of a tile in pixels; None for the checkpoint's.
         frames: Frames T; None for the checkpoint's.
         tile_batch: Tiles run at once; guidance doubles it.
@@ -46,6 +41,8 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         max_guidance_scale: Recommended guidance of the last frame; at most 1 builds a denoiser without the
             unconditional half. None for the checkpoint's.
         progress: Called with stage, done, total.
+        device: What ``aotinductor`` compiles for, ``cuda`` or ``cpu``; None for the GPU where torch sees one.
+        options: Options of Inductor for ``aotinductor``, by its own names, such as ``max_autotune``.
 
     Returns:
         The bundle, opened.
@@ -55,22 +52,23 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         BackendError: No such backend, or an engine differs from the checkpoint.
         BundleError: Something else lies in ``out``, or it cannot be written.
     """
-    _check_choice(backend, precision)
+    recipe = recipe_of(backend, precision, device, options)
     source = read_checkpoint(checkpoint)
     if max_guidance_scale is not None:
         source = _guided(source, max_guidance_scale)
     tile = tile_shape(source, tile_px, frames, tile_batch)
-    manifest = describe(source, tile, backend, precision)
+    manifest = describe(source, tile, backend, precision, recipe)
     out = Path(out)
     there = built_already(out, manifest["key"], force)
     if there is None:
         with staged(out) as folder:
-            _fill(folder, manifest, source, tile, precision, progress or (lambda *_: None))
+            _fill(folder, manifest, source, tile, recipe, progress or (lambda *_: None))
         there = Bundle.open(out)
     return there
 
 
-def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str) -> dict[str, Any]:
+def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str,
+             recipe: Recipe | None = None) -> dict[str, Any]:
     """Write all of a manifest that is known before the engines are built.
 
     Args:
@@ -78,14 +76,18 @@ def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str) 
         tile: The shapes.
         backend: What will run the engines.
         precision: ``fp16`` or ``fp32``.
+        recipe: How they are built; None for the backend's recipe on this machine.
 
     Returns:
         A manifest whose ``networks`` and ``parity`` are empty. Nothing in it says where or when it was made.
+
+    Raises:
+        BackendError: There is no such backend or precision.
     """
-    versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
-    options = {"backend": backend, "precision": precision, "tile": asdict(tile), "recipe": RECIPE, "opset": OPSET,
-               "sampler": source.sampler}
-    decisive = json.dumps({"files": source.files, "options": options, "versions": versions}, sort_keys=True)
+    recipe = recipe or recipe_of(backend, precision)
+    options = {"backend": backend, "precision": precision, "tile": asdict(tile), "recipe": RECIPE,
+               "sampler": source.sampler, **recipe.options}
+    decisive = json.dumps({"files": source.files, "options": options, "versions": recipe.versions}, sort_keys=True)
     command = (f"pano4d build {source.folder.resolve().name} --backend {backend} --precision {precision} "
                f"--tile-px {tile.px} --frames {tile.frames} --tile-batch {tile.batch}")
     return {
@@ -93,22 +95,12 @@ def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str) 
         "model": {"name": source.name, "source": source.folder.resolve().name, "license": source.license,
                   "masked": source.channels == 9, "image_mean": source.image_mean, "image_std": source.image_std},
         "weights": source.weights, "networks": {}, "tile": asdict(tile), "sampler": dict(source.sampler),
-        "precision": PRECISIONS[precision],
-        "backend": {"name": backend, "version": versions["onnxruntime"]},
-        "target": {"device": "any", "opset": OPSET},
-        "build": {"options": options, "versions": versions, "command": command},
+        "precision": dict(recipe.precision),
+        "backend": {"name": backend, "version": recipe.version},
+        "target": dict(recipe.target),
+        "build": {"options": options, "versions": dict(recipe.versions), "command": command},
         "parity": {},
     }
-
-
-def _check_choice(backend: str, precision: str) -> None:
-    if backend not in BUILDABLE:
-        known = "there is nothing to build for it" if backend in BACKENDS else "there is no such backend"
-        raise BackendError(f"No bundle can be built for the backend {backend!r}, since {known}: choose one of "
-                           f"{', '.join(BUILDABLE)} with --backend.")
-    if precision not in PRECISIONS:
-        raise BackendError(f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)} with "
-                           "--precision.")
 
 
 def _guided(source: Checkpoint, highest: float) -> Checkpoint:
@@ -117,15 +109,15 @@ def _guided(source: Checkpoint, highest: float) -> Checkpoint:
                                                            "max_guidance_scale": float(highest)})
 
 
-def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: TileShape, precision: str,
+def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: TileShape, recipe: Recipe,
           progress: Progress) -> None:
     """Write engines and manifest into an empty folder."""
     specs = network_specs(source, tile)
     for done, name in enumerate(NETWORKS):
         progress("export", done, len(NETWORKS))
-        inputs, outputs = specs[name]
-        files = export_onnx(export_module(source, name), example_inputs(inputs), outputs, folder / f"{name}.onnx",
-                            precision)
+        inputs, outputs = map(recipe.typed, specs[name])
+        files = recipe.export(recipe.cheaper(reference_module(source, name), tile.frames), example_inputs(inputs), outputs,
+                              folder / f"{name}{recipe.suffix}")
         records = [file_record(folder, path.name) for path in files]
         manifest["networks"][name] = {**records[0], "extra_files": records[1:], "inputs": _records(inputs),
                                       "outputs": _records(outputs)}
@@ -133,7 +125,7 @@ def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: Tile
     bundle = write_manifest(folder, manifest)
     for done, name in enumerate(NETWORKS):
         progress("verify", done, len(NETWORKS))
-        manifest["parity"][name] = verify_network(bundle, source, name, precision)
+        manifest["parity"][name] = verify_network(bundle, source, name, manifest["build"]["options"]["precision"])
     progress("verify", len(NETWORKS), len(NETWORKS))
     write_manifest(folder, manifest)
 

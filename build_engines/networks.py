@@ -6,7 +6,6 @@ import numpy as np
 from torch import nn
 
 from pano4d.build_engines.checkpoint import CLIP_PX, Checkpoint
-from pano4d.build_engines.shortcuts import simplify
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec
 from pano4d.runtime.backends.eager import PART_OF_NETWORK, load_part, wrap
 from pano4d.runtime.errors import CheckpointError
@@ -112,22 +111,6 @@ def reference_module(checkpoint: Checkpoint, network: str) -> nn.Module:
     assert network in NETWORKS
     part = load_part(checkpoint.folder, PART_OF_NETWORK[network], checkpoint.variant)
     return wrap(network, part, list(checkpoint.image_mean), list(checkpoint.image_std))
-
-
-def export_module(checkpoint: Checkpoint, network: str) -> nn.Module:
-    """Load a network as it is exported: the same function, computed more cheaply.
-
-    Args:
-        checkpoint: Where its weights lie.
-        network: Name of the network.
-
-    Returns:
-        As ``reference_module``.
-
-    Raises:
-        CheckpointError: Its part does not load.
-    """
-    return simplify(reference_module(checkpoint, network))
 
 
 def _spec(name: str, *shape: int) -> TensorSpec:

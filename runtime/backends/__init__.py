@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, Callable[[], ModuleType]] = {
     name: partial(importlib.import_module, f"pano4d.runtime.backends.{module}")
-    for name, module in (("onnxruntime", "onnxruntime_"), ("eager", "eager"), ("fake", "fake"))
+    for name, module in (("onnxruntime", "onnxruntime_"), ("aotinductor", "aotinductor"), ("eager", "eager"),
+                         ("fake", "fake"))
 }
 """Name of each backend, and a function that imports its module."""
 

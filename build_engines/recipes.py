@@ -1,0 +1,115 @@
+"""Say what differs between the backends that can be built for: options, target, element types, the exporter."""
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pano4d.build_engines.channels_last import keep_channels_last
+from pano4d.build_engines.shortcuts import simplify
+from pano4d.runtime.backends import BACKENDS
+from pano4d.runtime.backends.base import TensorSpec
+from pano4d.runtime.errors import BackendError
+
+BUILDABLE = ("onnxruntime", "aotinductor")
+PRECISIONS = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How engines of one backend are built.
+
+    Attributes:
+        suffix: Suffix of engine files.
+        version: Version of the backend.
+        versions: Versions of the packages that decide the result.
+        options: Options that decide the result.
+        precision: The manifest's ``precision`` block.
+        target: The manifest's ``target`` block.
+        cheaper: Rewrites a module of diffusers into one that computes the same, given the frames of a clip; in place.
+        typed: Gives inputs or outputs of a network their element types.
+        export: Called with module, example inputs, outputs and path; writes the engine and returns its files, the
+            engine first.
+    """
+
+    suffix: str
+    version: str
+    versions: Mapping[str, str]
+    options: Mapping[str, Any]
+    precision: Mapping[str, str]
+    target: Mapping[str, Any]
+    cheaper: Callable[[nn.Module, int], nn.Module]
+    typed: Callable[[list[TensorSpec]], list[TensorSpec]]
+    export: Callable[[nn.Module, dict[str, np.ndarray], list[TensorSpec], Path], list[Path]]
+
+
+def recipe_of(backend: str, precision: str, device: str | None = None,
+              options: Mapping[str, Any] | None = None) -> Recipe:
+    """Find the recipe of a backend; only what it needs is imported.
+
+    Args:
+        backend: One of ``BUILDABLE``.
+        precision: One of ``PRECISIONS``.
+        device: For ``aotinductor``, ``cuda`` or ``cpu``; None for the GPU where torch sees one.
+        options: For ``aotinductor``, further options of Inductor by its own names.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        BackendError: There is no such backend, precision, device or option.
+    """
+    if backend not in BUILDABLE:
+        known = "there is nothing to build for it" if backend in BACKENDS else "there is no such backend"
+        raise BackendError(f"No bundle can be built for the backend {backend!r}, since {known}: choose one of "
+                           f"{', '.join(BUILDABLE)} with --backend.")
+    if precision not in PRECISIONS:
+        raise BackendError(f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)} with "
+                           "--precision.")
+    if backend == "aotinductor":
+        return _aotinductor(precision, device, options)
+    if device or options:
+        raise BackendError(f"The backend {backend!r} takes neither a device nor options of a compiler: leave them out, or "
+                           "build with --backend aotinductor.")
+    return _onnxruntime(precision)
+
+
+def _onnxruntime(precision: str) -> Recipe:
+    from pano4d.build_engines.onnx_export import OPSET, export_onnx
+    from pano4d.build_engines.onnx_export import PRECISIONS as BLOCKS
+
+    versions = _versions("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir", "onnxruntime")
+    return Recipe(".onnx", versions["onnxruntime"], versions, {"opset": OPSET}, BLOCKS[precision],
+                  {"device": "any", "opset": OPSET}, _simplify, lambda specs: specs,
+                  partial(export_onnx, precision=precision))
+
+
+def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] | None) -> Recipe:
+    from pano4d.build_engines import aot_export
+
+    device = aot_export.compile_device(device)
+    chosen = aot_export.inductor_options(device, options=options)
+
+    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path) -> list[Path]:
+        return aot_export.export_aot(module, inputs, path, precision, device, chosen)
+
+    versions = _versions("torch", "diffusers", "transformers")
+    target = aot_export.target_block(device)
+    # The same engines come of another card of the same kind, and of another driver.
+    decisive = {"inductor": chosen, "target": {name: target[name] for name in target if name not in ("gpu", "driver")}}
+    return Recipe(".pt2", versions["torch"], versions, decisive, aot_export.precision_block(precision, device), target,
+                  keep_channels_last if device == "cuda" else _simplify,
+                  partial(aot_export.typed_specs, precision=precision, device=device), export)
+
+
+def _simplify(module: nn.Module, frames: int) -> nn.Module:
+    return simplify(module)
+
+
+def _versions(*names: str) -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,324 @@
+"""Run networks that torch compiled ahead of time: a .pt2 package of kernels, and its weights in a file beside it.
+
+A package is code, made for one kind of GPU and one version of torch. Weights are read straight to the device and belong
+to this module, not to the package: engines that name the same file share one copy of it.
+"""
+
+import contextlib
+import functools
+import json
+import platform
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pano4d.runtime.backends.base import Availability, Engine
+from pano4d.runtime.bundle import Bundle, Network
+from pano4d.runtime.errors import BackendError
+
+try:
+    import torch
+except ImportError:  # the module must import, so that `doctor` can say what is missing
+    torch = None
+
+STRIDES = "strides"
+"""Key in the metadata of a weight file: strides, by name, of the weights that were compiled in another order than the
+file's, such as with their channels last; as JSON."""
+
+_INSTALL = "pip install torch"
+_REBUILD = "build one here with `pano4d build --backend aotinductor`"
+
+
+class Weights(dict):
+    """Weights of one file by name; a class of its own, since a plain dict cannot be referred to weakly."""
+
+
+_loaded: "weakref.WeakValueDictionary[tuple[str, str, bool], Weights]" = weakref.WeakValueDictionary()
+
+
+class AotinductorEngine(Engine):
+    """One network as a compiled package. Run it from one thread at a time.
+
+    Args:
+        package: The package, as ``open_package`` gives it, its weights bound.
+        weights: What was bound; kept alive with the engine.
+        described: Its tensors, as ``Bundle.network`` gives them.
+        device: ``cpu`` or ``cuda``.
+        exact: Whether convolutions keep float32 where they could round to TF32.
+        graph: Whether a GPU replays one CUDA graph instead of launching every kernel.
+    """
+
+    def __init__(self, package: Any, weights: Weights, described: Network, device: str, exact: bool,
+                 graph: bool = True) -> None:
+        self.inputs, self.outputs, self.device = described.inputs, described.outputs, device
+        self._package, self._weights, self._exact = package, weights, exact
+        self._wants_graph = graph and device == "cuda"
+        self._graph = self._held = self._result = None
+
+    def run(self, buffers: Mapping[str, Any], stream: Any = None) -> None:
+        """Compute on the caller's arrays without copying them to another device. See ``Engine.run``.
+
+        Args:
+            buffers: As for ``Engine.run``.
+            stream: On a GPU the ``CUstream`` handle to enqueue on, as an int; None for torch's current stream. The
+                first run waits for the GPU, later ones only enqueue.
+
+        Raises:
+            BackendError: A buffer is missing or does not fit its spec, or the package fails.
+        """
+        self.check(buffers)
+        inputs = [torch.as_tensor(buffers[spec.name]) for spec in self.inputs]
+        output = torch.as_tensor(buffers[self.outputs[0].name])
+        compute = self._replay if self._wants_graph else self._compute
+        try:
+            with torch.inference_mode(), _on(self.device, stream):
+                output.copy_(compute(inputs))
+        except RuntimeError as error:
+            raise BackendError(f"A compiled engine failed while running ({_first_line(error)}): use smaller tiles or more "
+                               "memory.") from error
+
+    def allocate(self) -> dict[str, Any]:
+        """Make NumPy arrays, or tensors of torch on the GPU. See ``Engine.allocate``.
+
+        Raises:
+            MemoryError: The device has no room for them.
+        """
+        if self.device == "cpu":
+            return super().allocate()
+        try:
+            made = {spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device="cuda")
+                    for spec in (*self.inputs, *self.outputs)}
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError("The GPU has no room for the buffers of an engine.") from error
+        # Another stream may use them next.
+        torch.cuda.synchronize()
+        return made
+
+    def close(self) -> None:
+        """Release the graph, the package, and the weights unless another engine uses them."""
+        if self.device == "cuda" and self._package is not None:
+            # A stream of the caller may still be reading what is about to be handed out again.
+            torch.cuda.synchronize()
+        self._graph = self._held = self._result = self._package = self._weights = None
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _compute(self, inputs: list) -> Any:
+        with without_tf32() if self._exact else contextlib.nullcontext():
+            return self._package(*inputs)
+
+    def _replay(self, inputs: list) -> Any:
+        """Compute in the engine's own tensors, so that one graph serves every set of buffers."""
+        if self._graph is None:
+            self._capture(inputs)
+        for held, given in zip(self._held, inputs):
+            held.copy_(given)
+        self._graph.replay()
+        return self._result
+
+    def _capture(self, inputs: list) -> None:
+        side = _capture_stream(torch.cuda.current_device())
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self._held = [tensor.clone() for tensor in inputs]
+            # Kernels are loaded and workspaces made by the first call, which a graph could not record.
+            self._compute(self._held)
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+            self._result = self._compute(self._held)
+        torch.cuda.synchronize()
+
+
+def load(bundle: Bundle, network: str, graph: bool = True) -> AotinductorEngine:
+    """Load one network of a bundle.
+
+    Args:
+        bundle: Bundle of .pt2 engines, verified: a package is code, and loading runs it.
+        network: Name of the network.
+        graph: Whether a GPU replays one CUDA graph instead of launching every kernel.
+
+    Returns:
+        The engine.
+
+    Raises:
+        BackendError: torch is missing, or the engine was made for another kind of machine or version of torch.
+        BundleError: The bundle has no such network.
+    """
+    described, device = bundle.network(network), bundle.manifest["target"].get("device")
+    check_target(bundle, described)
+    exact = bundle.manifest["precision"]["compute"] == "float32"
+    weights = _shared_weights(bundle, network, device, exact)
+    package = open_package(described.path)
+    absent = sorted(set(package.get_constant_fqns()) - weights.keys())
+    if absent:
+        raise BackendError(f"The weights of {described.path.name} lack {len(absent)} tensors, such as {absent[0]}: build "
+                           "the bundle again with `pano4d build --force`.")
+    # Not copied: the package holds pointers, and the engine the tensors.
+    package.load_constants({name: weights[name] for name in package.get_constant_fqns()}, check_full_update=True,
+                           user_managed=True)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return AotinductorEngine(package, weights, described, device, exact, graph)
+
+
+def available() -> Availability:
+    """Say which torch is installed and what it runs on."""
+    if torch is None:
+        return Availability(False, "torch is not installed", _INSTALL)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return Availability(True, f"torch {torch.__version__} on {device}")
+
+
+def check_target(bundle: Bundle, described: Network) -> None:
+    """Refuse an engine that this machine cannot run, before any of it is loaded.
+
+    Args:
+        bundle: The bundle; its manifest says what it was made for.
+        described: The network.
+
+    Raises:
+        BackendError: Says what was found, what is needed and what to do.
+    """
+    target, backend, name = bundle.manifest["target"], bundle.manifest["backend"], described.path.name
+    if torch is None:
+        raise BackendError(f"The backend 'aotinductor' cannot run here, since torch is not installed: {_INSTALL}.")
+    if described.path.suffix != ".pt2":
+        raise BackendError(f"{name} is no AOTInductor engine: use --backend {backend['name']} or {_REBUILD}.")
+    if _release(backend["version"]) != _release(torch.__version__):
+        release = _release(backend["version"])
+        raise BackendError(f"{name} was compiled with torch {backend['version']} and this is torch {torch.__version__}: "
+                           f"install torch {release} (pip install 'torch=={release}.*') or {_REBUILD}.")
+    found, needed = _machine(target.get("device")), kind_of_machine(target)
+    if found != needed:
+        raise BackendError(f"{name} was compiled for {needed} and this machine has {found}: use a machine of that kind "
+                           f"or {_REBUILD}.")
+
+
+def kind_of_machine(target: Mapping[str, Any]) -> str:
+    """Say in words what an engine was made for, as far as a machine must agree with it.
+
+    Args:
+        target: The manifest's ``target`` block, or what ``this_machine`` returns.
+
+    Returns:
+        A few words, the same for targets that can run one another's engines.
+    """
+    if target.get("device") == "cpu":
+        return f"a {target.get('machine')} CPU with {target.get('isa')}"
+    return f"a GPU of compute capability {target.get('compute_capability')}"
+
+
+def this_machine(device: str) -> dict[str, str]:
+    """Describe what decides whether an engine runs here.
+
+    Args:
+        device: ``cpu`` or ``cuda``; a GPU must be there.
+
+    Returns:
+        ``device``, and ``compute_capability`` of the GPU or ``machine`` and ``isa`` of the CPU.
+
+    Raises:
+        RuntimeError: torch sees no GPU.
+    """
+    if device == "cuda":
+        return {"device": "cuda", "compute_capability": "{}.{}".format(*torch.cuda.get_device_capability())}
+    return {"device": "cpu", "machine": platform.machine(), "isa": torch.backends.cpu.get_cpu_capability()}
+
+
+def open_package(path: Path) -> Any:
+    """Load a package without its weights.
+
+    Args:
+        path: The .pt2 file. It is code: its hash must have been checked.
+
+    Returns:
+        The package, callable with tensors.
+
+    Raises:
+        BackendError: torch refuses the file.
+    """
+    try:
+        # The other mode asks events how far the GPU is, which cannot be recorded in a CUDA graph.
+        return torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
+    except Exception as error:
+        raise BackendError(f"torch {torch.__version__} cannot load {path} ({_first_line(error)}): build the bundle again "
+                           "with `pano4d build --force`.") from error
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Keep cuDNN from rounding float32 to the 10 bits of TF32, which it does unless told."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@functools.cache
+def _capture_stream(device: int) -> Any:
+    """Give one stream for all captures of a GPU: cuBLAS keeps a workspace for every stream it has seen."""
+    return torch.cuda.Stream(device)
+
+
+def _machine(device: str | None) -> str:
+    if device != "cpu" and not torch.cuda.is_available():
+        return "no GPU that torch can use"
+    return kind_of_machine(this_machine("cpu" if device == "cpu" else "cuda"))
+
+
+def _release(version: str) -> str:
+    """Give major and minor of a version."""
+    return ".".join(version.split("+")[0].split(".")[:2])
+
+
+def _shared_weights(bundle: Bundle, network: str, device: str, exact: bool) -> Weights:
+    extra = bundle.manifest["networks"][network].get("extra_files", [])
+    record = next((record for record in extra if record["file"].endswith(".safetensors")), None)
+    if record is None:
+        return Weights()
+    key = (record["sha256"], device, exact)
+    weights = _loaded.get(key)
+    if weights is None:
+        weights = _loaded[key] = _read_weights(bundle.path / record["file"], device, exact)
+    return weights
+
+
+def _read_weights(path: Path, device: str, exact: bool) -> Weights:
+    """Read weights to a device, widened to float32 if that is what the engine computes in."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, "pt") as file:
+            strides = json.loads((file.metadata() or {}).get(STRIDES, "{}"))
+        read = load_file(path, device="cuda:{}".format(torch.cuda.current_device()) if device == "cuda" else device)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BackendError(f"{path} cannot be read ({_first_line(error)}): build the bundle again with `pano4d build "
+                           "--force`.") from error
+    return Weights((name, _as_compiled(tensor, exact, strides.get(name))) for name, tensor in read.items())
+
+
+def _as_compiled(tensor: Any, exact: bool, stride: list[int] | None) -> Any:
+    wide = tensor.float() if exact and tensor.dtype == torch.float16 else tensor
+    if stride is None:
+        return wide
+    return torch.empty_strided(wide.shape, stride, dtype=wide.dtype, device=wide.device).copy_(wide)
+
+
+@contextlib.contextmanager
+def _on(device: str, stream: Any) -> Iterator[None]:
+    """Make the caller's stream torch's current one."""
+    if device == "cpu" or stream is None:
+        yield
+        return
+    chosen = torch.cuda.ExternalStream(int(stream)) if int(stream) else torch.cuda.default_stream()
+    with torch.cuda.stream(chosen):
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
