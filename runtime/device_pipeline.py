@@ -89,7 +89,7 @@ class Denoising:
         bundle: Engine bundle.
         backend: Backend name; None for the bundle's own.
         layout: Tile layout of V tiles.
-        settings: Resolved settings; ``fuse`` must be ``denoised``.
+        settings: Resolved settings; ``fuse`` is ``denoised`` or ``sample``.
         guided: Whether the engine computes both guidance halves.
         sigmas: Noise levels. float64 [steps + 1].
     """
@@ -106,7 +106,7 @@ class Denoising:
         (sample, *_), tile = self.bundle.network("unet").inputs, self.bundle.tile
         batch = sample.shape[0] // (2 if self.guided else 1)
         return StateShape(self.layout.count, int(moving.sum()), tile["frames"], tile["latent_px"], batch, sample.shape[2],
-                          ranks, self.guided, self.settings.solver != "euler", sample.dtype)
+                          ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype)
 
 
 def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
@@ -151,7 +151,8 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
     guidance = schedule.guidance_scales(state.shape.frames, settings.min_guidance_scale,
                                         settings.max_guidance_scale) if what.guided else None
     fixed = _fixed_inputs(device, engine, told, scalings, state.shape)
-    state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance)
+    rest = (x[~moving] - latents[~moving][:, None]) / np.float32(sigmas[0])
+    state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance, rest)
     device.synchronize()
     events = []
     for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
@@ -161,7 +162,7 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
             engine.run({spec.name: _as(buffers[spec.name], spec.shape) for spec in (*engine.inputs, *engine.outputs)},
                        device.stream)
         c_skip, c_out, _, _ = scalings[i]
-        state.step(c_skip, c_out, sigmas[i + 1] / sigmas[i], scalings[i + 1][2], k)
+        state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k)
         events.append(device.event())
     for i, event in enumerate(events):
         device.wait(event)

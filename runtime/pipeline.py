@@ -73,9 +73,8 @@ class Animator:
         self.bundle, self.backend, self.device = bundle, backend, device
         self.on_device = device is not None or _runs_on_device(bundle, backend)
         self.settings = settings.resolved(bundle.sampler)
-        if self.on_device and self.settings.fuse != "denoised":
-            raise SettingsError(f"fuse is {self.settings.fuse!r}, and on a GPU only denoised estimates are fused: use a "
-                                "bundle for the CPU to compare ways of fusing.")
+        if self.on_device and self.settings.fuse == "none":
+            raise SettingsError("fuse is 'none', and on a GPU tiles are always fused: use a bundle for the CPU to compare.")
         self.guided = _check_guidance(bundle, self.settings)
         tile_px = bundle.tile["px"]
         auto = settings.layout == "auto"

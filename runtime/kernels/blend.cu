@@ -5,6 +5,9 @@
 //   target_i   = fused_i + k (fused_i - previous_i)
 //   x_i       <- target_i + ratio (x_i - target_i),   sample_i <- c_in x_i
 //
+// With FUSE_SAMPLES every tile takes its step by its own estimate, and the stepped states are fused instead; a tile that
+// is not denoised gives its latent and its part of the noise, still + level rest.
+//
 // Thread: one pixel of one denoised tile ("slot"), the frames of one chunk, all four channels. Neighbouring threads are
 // neighbouring pixels, so a tile's own values are read and written coalesced; what a neighbour gives comes from the
 // cache. Taps and shares are read once for all frames and channels.
@@ -21,8 +24,9 @@ struct State {
     const float* __restrict__ x;        // [slots, T, 4, P]
     const element* __restrict__ v;      // [G, HALVES * B, T, 4, P], unconditional half first
     const float* __restrict__ guidance; // [T]
+    const float* __restrict__ previous; // [slots, T, 4, P]
     int frames, pixels, batch;
-    float c_skip, c_out;
+    float c_skip, c_out, ratio, extrapolation;
 };
 
 __device__ __forceinline__ long long row_of(int slot, int half, int t, const State& s) {
@@ -40,12 +44,31 @@ __device__ __forceinline__ float estimate(const State& s, int slot, int t, int c
     return s.c_skip * x + s.c_out * v;
 }
 
+__device__ __forceinline__ float step_to(const State& s, float denoised, long long i) {
+    float target = denoised;
+#if SECOND_ORDER
+    target += s.extrapolation * (target - s.previous[i]);
+#endif
+    return target + s.ratio * (s.x[i] - target);
+}
+
+// What a slot gives to its neighbours.
+__device__ __forceinline__ float given(const State& s, int slot, int t, int c, int place) {
+    float denoised = estimate(s, slot, t, c, place);
+#if FUSE_SAMPLES
+    return step_to(s, denoised, (((long long)slot * s.frames + t) * 4 + c) * s.pixels + place);
+#else
+    return denoised;
+#endif
+}
+
 extern "C" __global__ void __launch_bounds__(128) blend(
     const float* __restrict__ x,            // [slots, T, 4, P]
     const element* __restrict__ v,          // [G, HALVES * B, T, 4, P]
     const float* __restrict__ guidance,     // [T]
-    const int* __restrict__ slot_of,        // [V], -1 for a tile that is not denoised
+    const int* __restrict__ slot_of,        // [V], -1 - k for the k-th tile that is not denoised
     const float* __restrict__ still,        // [V, 4, P] what such a tile shows in every frame, scaled
+    const float* __restrict__ rest,         // [V - slots, T, 4, P] unit noise of such tiles, read with FUSE_SAMPLES
     const float* __restrict__ own,          // [slots, P] share of the pixel itself
     const int* __restrict__ taps,           // [ranks, slots, P] tile * P + upper left tap, -1 for none
     const float4* __restrict__ shares,      // [ranks, slots, P] of the four taps
@@ -54,17 +77,25 @@ extern "C" __global__ void __launch_bounds__(128) blend(
     float* __restrict__ fused_out,          // [slots, T, 4, P], written with SECOND_ORDER
     element* __restrict__ sample,           // [G, HALVES * B, T, channels, P]
     int slots, int frames, int size, int batch, int ranks, int channels, int chunk,
-    float c_skip, float c_out, float ratio, float c_in, float extrapolation) {
+    float c_skip, float c_out, float ratio, float c_in, float extrapolation, float level) {
     int pixels = size * size, p = blockIdx.x * blockDim.x + threadIdx.x, slot = blockIdx.y;
     if (p >= pixels) return;
-    State s = {x, v, guidance, frames, pixels, batch, c_skip, c_out};
+    State s = {x, v, guidance, previous, frames, pixels, batch, c_skip, c_out, ratio, extrapolation};
     long long entry = (long long)slot * pixels + p, stride = (long long)slots * pixels;
     float mine = own[entry];
     int first = blockIdx.z * chunk, last = min(first + chunk, frames), noisy = channels - 8;
     for (int t = first; t < last; ++t) {
-        float total[4];
+        float denoised[4], total[4];
+        long long start = ((long long)slot * frames + t) * 4 * pixels + p;
 #pragma unroll
-        for (int c = 0; c < 4; ++c) total[c] = mine * estimate(s, slot, t, c, p);
+        for (int c = 0; c < 4; ++c) {
+            denoised[c] = estimate(s, slot, t, c, p);
+#if FUSE_SAMPLES
+            total[c] = mine * step_to(s, denoised[c], start + c * (long long)pixels);
+#else
+            total[c] = mine * denoised[c];
+#endif
+        }
         for (int r = 0; r < ranks; ++r) {
             int tap = taps[r * stride + entry];
             if (tap < 0) break;
@@ -75,22 +106,28 @@ extern "C" __global__ void __launch_bounds__(128) blend(
                 if (other < 0) {
                     const float* row = still + ((long long)tile * 4 + c) * pixels + at;
                     total[c] += share.x * row[0] + share.y * row[1] + share.z * row[size] + share.w * row[size + 1];
+#if FUSE_SAMPLES
+                    row = rest + (((long long)(-1 - other) * frames + t) * 4 + c) * pixels + at;
+                    total[c] += level * (share.x * row[0] + share.y * row[1] + share.z * row[size]
+                                         + share.w * row[size + 1]);
+#endif
                 } else {
-                    total[c] += share.x * estimate(s, other, t, c, at) + share.y * estimate(s, other, t, c, at + 1)
-                              + share.z * estimate(s, other, t, c, at + size)
-                              + share.w * estimate(s, other, t, c, at + size + 1);
+                    total[c] += share.x * given(s, other, t, c, at) + share.y * given(s, other, t, c, at + 1)
+                              + share.z * given(s, other, t, c, at + size) + share.w * given(s, other, t, c, at + size + 1);
                 }
             }
         }
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-            long long i = (((long long)slot * frames + t) * 4 + c) * pixels + p;
-            float target = total[c];
-#if SECOND_ORDER
-            target += extrapolation * (target - previous[i]);
-            fused_out[i] = total[c];
+            long long i = start + c * (long long)pixels;
+#if FUSE_SAMPLES
+            float next = total[c], kept = denoised[c];
+#else
+            float next = step_to(s, total[c], i), kept = total[c];
 #endif
-            float next = target + ratio * (x[i] - target);
+#if SECOND_ORDER
+            fused_out[i] = kept;
+#endif
             x_next[i] = next;
 #pragma unroll
             for (int half = 0; half < HALVES; ++half)

@@ -94,7 +94,7 @@ def blend(plan: BlendPlan, x: np.ndarray, v: np.ndarray, sigma: float, sigma_nex
         static: Tiles that were not denoised. bool [V].
         static_latents: What stands in for their denoised estimate in every frame. float32 [V, 4, h, w].
         fuse: ``denoised``: fuse estimates, then step; ``sample``: step, then fuse the samples (MultiDiffusion, arXiv
-            2302.08113, eq. 5); ``none``: leave every tile to itself.
+            2302.08113, eq. 5), tiles that were not denoised only giving; ``none``: leave every tile to itself.
         previous: Estimate that the step before returned, needed where ``extrapolation`` is not 0. float32, as ``x``.
         extrapolation: k of this step.
 
@@ -111,7 +111,10 @@ def blend(plan: BlendPlan, x: np.ndarray, v: np.ndarray, sigma: float, sigma_nex
         denoised = _fuse(plan, denoised)
     target = denoised + np.float32(extrapolation) * (denoised - previous) if extrapolation else denoised
     stepped = euler_step(x, target, sigma, sigma_next)
-    return _fuse(plan, stepped) if fuse == "sample" else stepped, denoised
+    if fuse == "sample":
+        fused = _fuse(plan, stepped)
+        stepped = fused if static is None else np.where(static[:, None, None, None, None], stepped, fused)
+    return stepped, denoised
 
 
 _fuse = fuse  # ``blend`` has an argument of this name

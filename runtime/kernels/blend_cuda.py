@@ -28,6 +28,7 @@ class StateShape:
         ranks: Most neighbours that a pixel has.
         guided: Whether the engine computes both guidance halves.
         second_order: Whether steps look back at the previous estimate.
+        fuse_samples: Whether stepped states are fused instead of denoised estimates.
         element: What the engine speaks: ``float16`` or ``float32``.
     """
 
@@ -40,6 +41,7 @@ class StateShape:
     ranks: int
     guided: bool
     second_order: bool
+    fuse_samples: bool = False
     element: str = "float16"
 
     @property
@@ -53,11 +55,12 @@ class StateShape:
         state = (self.slots, self.frames, 4, pixels)
         kept = state if self.second_order else (1, 1, 1, 1)
         table = (self.ranks, self.slots, pixels)
+        rest = (max(1, self.tiles - self.slots), *state[1:]) if self.fuse_samples else (1, 1, 1, 1)
         return {
             "x": (state, "float32"), "x_next": (state, "float32"), "fused": (kept, "float32"),
             "previous": (kept, "float32"), "v": ((self.groups, rows, self.frames, 4, pixels), self.element),
             "sample": ((self.groups, rows, self.frames, self.channels, pixels), self.element),
-            "still": ((self.tiles, 4, pixels), "float32"), "slot_of": ((self.tiles,), "int32"),
+            "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "slot_of": ((self.tiles,), "int32"),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
             "guidance": ((self.frames,), "float32"), "masks": ((self.slots, self.frames, pixels), "float32"),
             "latents": ((self.slots, 4, pixels), "float32"),
@@ -114,11 +117,12 @@ class TileState:
     def __init__(self, device: Device, layout: Layout, moving: np.ndarray, shape: StateShape, plan: BlendPlan) -> None:
         self.device, self.shape = device, shape
         element = np.dtype(shape.element)
-        defined = compiler.definitions(element.itemsize, guided=shape.guided, second_order=shape.second_order)
+        defined = compiler.definitions(element.itemsize, guided=shape.guided, second_order=shape.second_order,
+                                       fuse_samples=shape.fuse_samples)
         (self._prepare,) = compiler.load_kernels(device, "prepare.cu", ("prepare",), defined)
         (self._blend,) = compiler.load_kernels(device, "blend.cu", ("blend",), defined)
         self._arrays = {name: device.zeros(*spec) for name, spec in shape.arrays().items()}
-        slots = np.where(moving, np.cumsum(moving) - 1, -1).astype(np.int32)
+        slots = np.where(moving, np.cumsum(moving) - 1, -np.cumsum(~moving)).astype(np.int32)
         for name, values in zip(("own", "taps", "shares"), blend_tables(plan, moving, shape.size)):
             device.upload(values, self._arrays[name])
         device.upload(slots, self._arrays["slot_of"])
@@ -132,7 +136,7 @@ class TileState:
             raise AttributeError(name) from None
 
     def begin(self, x: np.ndarray, masks: np.ndarray, latents: np.ndarray, still: np.ndarray, c_in: float,
-              guidance: np.ndarray | None = None) -> None:
+              guidance: np.ndarray | None = None, rest: np.ndarray | None = None) -> None:
         """Set the first state and the first engine input.
 
         Args:
@@ -142,12 +146,15 @@ class TileState:
             still: Latents of all tiles, scaled, for those that are not denoised. float32 [V, 4, h, w].
             c_in: Scale of the first input.
             guidance: Guidance scale of each frame; None without guidance. float32 [T].
+            rest: Unit noise of the tiles that are not denoised, needed to fuse samples. float32 [V - slots, T, 4, h, w].
 
         Raises:
             BackendError: An array has another size.
         """
         scales = np.ones(self.shape.frames) if guidance is None else guidance
         given = {"x": x, "masks": masks, "latents": latents, "still": still, "guidance": scales}
+        if self.shape.fuse_samples and self.shape.slots < self.shape.tiles:
+            given["rest"] = rest
         for name, values in given.items():
             self.device.upload(np.asarray(values, np.float32), self._arrays[name])
         shape = self.shape
@@ -155,13 +162,15 @@ class TileState:
         self._prepare((-(-pixels // THREADS), shape.slots, shape.frames), THREADS, self.x, self.masks, self.latents,
                       self.sample, *map(np.int32, (shape.frames, pixels, shape.batch, shape.channels)), np.float32(c_in))
 
-    def step(self, c_skip: float, c_out: float, ratio: float, c_in: float, extrapolation: float = 0.0) -> None:
+    def step(self, c_skip: float, c_out: float, sigma: float, sigma_next: float, c_in: float,
+             extrapolation: float = 0.0) -> None:
         """Take every tile to the next noise level and write the next engine input; enqueued, not waited for.
 
         Args:
             c_skip: Share of the state in the denoised estimate.
             c_out: Factor of the prediction in it.
-            ratio: Next noise level over this one.
+            sigma: Noise level of the state.
+            sigma_next: Noise level to reach.
             c_in: Scale of the next input; anything for the last step.
             extrapolation: k of ``schedule.extrapolations``.
 
@@ -172,9 +181,10 @@ class TileState:
         pixels, chunk = shape.size**2, -(-shape.frames // 2)
         grid = (-(-pixels // THREADS), shape.slots, -(-shape.frames // chunk))
         sizes = (shape.slots, shape.frames, shape.size, shape.batch, shape.ranks, shape.channels, chunk)
-        self._blend(grid, THREADS, self.x, self.v, self.guidance, self.slot_of, self.still, self.own, self.taps,
+        scales = (c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next)
+        self._blend(grid, THREADS, self.x, self.v, self.guidance, self.slot_of, self.still, self.rest, self.own, self.taps,
                     self.shares, self.previous, self.x_next, self.fused, self.sample, *map(np.int32, sizes),
-                    *map(np.float32, (c_skip, c_out, ratio, c_in, extrapolation)))
+                    *map(np.float32, scales))
         arrays = self._arrays
         arrays["x"], arrays["x_next"] = arrays["x_next"], arrays["x"]
         arrays["previous"], arrays["fused"] = arrays["fused"], arrays["previous"]

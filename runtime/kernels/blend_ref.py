@@ -43,7 +43,9 @@ def blend_ref(layout: Layout, x, v, sigma: float, sigma_next: float, *, v_uncond
     target = denoised + extrapolation * (denoised - previous) if extrapolation else denoised
     stepped = target + sigma_next / sigma * (x - target)
     if fuse == "sample":
-        stepped = fuse_ref(layout, stepped.reshape(shape[0], -1, *shape[-2:])).reshape(shape)
+        fused = fuse_ref(layout, stepped.reshape(shape[0], -1, *shape[-2:])).reshape(shape)
+        for v in range(len(x)):
+            stepped[v] = stepped[v] if static is not None and static[v] else fused[v]
     return stepped, denoised
 
 

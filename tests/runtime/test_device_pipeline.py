@@ -63,9 +63,9 @@ BUNDLES = {
 
 
 @pytest.mark.parametrize("kind", BUNDLES)
-@pytest.mark.parametrize("solver", ["euler", "dpmpp-2m"])
-def test_frames_are_those_of_the_cpu(on_device, panorama, mask, kind, solver):
-    bundle, settings = FakeBundle(**BUNDLES[kind]), replace(SETTINGS, solver=solver)
+@pytest.mark.parametrize("solver, fuse", [("euler", "sample"), ("dpmpp-2m", "denoised"), ("dpmpp-2m", "sample")])
+def test_frames_are_those_of_the_cpu(on_device, panorama, mask, kind, solver, fuse):
+    bundle, settings = FakeBundle(**BUNDLES[kind]), replace(SETTINGS, solver=solver, fuse=fuse)
     wanted = Animator(bundle, settings).animate(panorama, mask)
     seen = []
     ours = Animator(bundle, settings, device=on_device).animate(panorama, mask, lambda *told: seen.append(told))
@@ -114,6 +114,6 @@ def test_all_memory_is_given_back(on_device, panorama, mask):
     assert not on_device.blocks
 
 
-def test_only_denoised_estimates_are_fused_on_a_device(on_device):
+def test_tiles_are_always_fused_on_a_device(on_device):
     with pytest.raises(SettingsError, match="bundle for the CPU"):
-        Animator(FakeBundle(), replace(SETTINGS, fuse="sample"), device=on_device)
+        Animator(FakeBundle(), replace(SETTINGS, fuse="none"), device=on_device)

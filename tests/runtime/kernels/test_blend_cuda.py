@@ -25,10 +25,11 @@ def inputs(size, element, seed=0):
     return given
 
 
-def make_state(device, size, element, batch, channels=9, guided=True, second_order=True):
+def make_state(device, size, element, batch, channels=9, guided=True, second_order=True, samples=False):
     plan = BlendPlan.build(LAYOUT, size)
     ranks = blend_tables(plan, MOVING, size)[1].shape[0]
-    shape = StateShape(LAYOUT.count, SLOTS, FRAMES, size, batch, channels, ranks, guided, second_order, element)
+    shape = StateShape(LAYOUT.count, SLOTS, FRAMES, size, batch, channels, ranks, guided, second_order, samples,
+                       element)
     return TileState(device, LAYOUT, MOVING, shape, plan), plan
 
 
@@ -47,25 +48,28 @@ def write_predictions(device, state, v, batch, guided):
 
 
 @pytest.mark.parametrize("size, element, batch", [(5, "float16", 2), (9, "float32", 4), (8, "float16", 1)])
-@pytest.mark.parametrize("guided, second_order", [(True, True), (False, False)])
-def test_two_steps_equal_the_reference(device, size, element, batch, guided, second_order):
+@pytest.mark.parametrize("guided, second_order, fuse", [(True, True, "denoised"), (False, False, "denoised"),
+                                                        (True, True, "sample"), (False, False, "sample")])
+def test_two_steps_equal_the_reference(device, size, element, batch, guided, second_order, fuse):
     given, guidance = inputs(size, element), np.linspace(1, 3, FRAMES) if guided else None
-    state, plan = make_state(device, size, element, batch, guided=guided, second_order=second_order)
+    state, plan = make_state(device, size, element, batch, guided=guided, second_order=second_order,
+                             samples=fuse == "sample")
+    rest = (given["x"] - given["still"][:, None])[~MOVING] / np.float32(SIGMAS[0])
     c_in = [schedule.scalings(sigma)[2] for sigma in SIGMAS]
-    state.begin(given["x"][MOVING], given["masks"][MOVING], given["latents"][MOVING], given["still"], c_in[0], guidance)
+    state.begin(given["x"][MOVING], given["masks"][MOVING], given["latents"][MOVING], given["still"], c_in[0], guidance, rest)
     weights, exact, plain = (0.0, 0.55 if second_order else 0.0), given["x"].astype(np.float64), given["x"]
     before, before_plain = None, None
     for i in range(2):
         v, uncond = given["v"][i]
         options = dict(v_uncond=uncond if guided else None, guidance=guidance, static=~MOVING,
-                       static_latents=given["still"], extrapolation=weights[i])
+                       static_latents=given["still"], extrapolation=weights[i], fuse=fuse)
         exact, before = blend_ref(LAYOUT, exact, v, SIGMAS[i], SIGMAS[i + 1], previous=before, **options)
         options |= {"v_uncond": uncond.astype(np.float32) if guided else None}
         plain, before_plain = blend(plan, plain, v.astype(np.float32), SIGMAS[i], SIGMAS[i + 1], previous=before_plain,
                                     **options)
         write_predictions(device, state, given["v"][i], batch, guided)
         c_skip, c_out, _, _ = schedule.scalings(SIGMAS[i])
-        state.step(c_skip, c_out, SIGMAS[i + 1] / SIGMAS[i], c_in[i + 1], weights[i])
+        state.step(c_skip, c_out, SIGMAS[i], SIGMAS[i + 1], c_in[i + 1], weights[i])
     ours = device.download(state.x).reshape(SLOTS, FRAMES, 4, size, size)
     error, allowed = np.abs(ours - exact[MOVING]).max(), np.abs(plain - exact)[MOVING].max()
     assert error <= 2 * allowed, f"{error:.2e} against {allowed:.2e} in float32"

@@ -21,7 +21,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", SOURCES)
 def test_compiles(source, arch):
     for element, both in ((2, True), (4, False)):
-        defined = compiler.definitions(element, guided=both, second_order=both)
+        defined = compiler.definitions(element, guided=both, second_order=both, fuse_samples=both)
         assert compiler.compile_cubin(source, arch, defined)[:4] == b"\x7fELF"
 
 
