@@ -180,18 +180,38 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     Raises:
         InputError: Something moves in the mask and nothing does at the new size.
     """
-    moving = np.asarray(mask) != 0
-    if moving.shape == (height, width):
-        return moving.copy()
-    resized = np.empty((height, width), bool)
-    edges = np.linspace(0, moving.shape[0], height + 1)
-    for row in range(height):
-        share = _column_shares(_row_mean(moving, edges[row], edges[row + 1]), width)
-        resized[row] = share >= 0.5 - 1e-9
-    if moving.any() and not resized.any():
+    resized = _covered(mask, height, width, 0.5)
+    if np.any(mask) and not resized.any():
         raise InputError(f"What moves in the mask is smaller than a pixel at {width}x{height}; "
                          "paint larger areas or choose a larger --size.")
     return resized
+
+
+def resize_whole(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Find the pixels of a resized mask all of which moves: a still line thinner than a pixel is not lost.
+
+    Args:
+        mask: bool or uint8 [H, W], non-zero moves.
+        height: New height, in pixels.
+        width: New width, in pixels.
+
+    Returns:
+        bool [height, width].
+    """
+    return _covered(mask, height, width, 1.0)
+
+
+def _covered(mask: np.ndarray, height: int, width: int, least: float) -> np.ndarray:
+    """Find the pixels of which at least a share moves. bool [height, width]."""
+    moving = np.asarray(mask) != 0
+    if moving.shape == (height, width):
+        return moving.copy()
+    covered = np.empty((height, width), bool)
+    edges = np.linspace(0, moving.shape[0], height + 1)
+    for row in range(height):
+        share = _column_shares(_row_mean(moving, edges[row], edges[row + 1]), width)
+        covered[row] = share >= least - 1e-9
+    return covered
 
 
 def write_png(path: str | Path, pixels: np.ndarray) -> None:

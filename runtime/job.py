@@ -51,11 +51,11 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
     """
     opened = Bundle.open(bundle or default_bundle_path())
     animator = Animator(opened, settings, backend)
-    picture, moving, inputs = read_inputs(Path(panorama), mask, settings, allow_aspect, max_pixels)
+    picture, moving, whole, inputs = read_inputs(Path(panorama), mask, settings, allow_aspect, max_pixels)
     timer, progress = StageTimer(), progress or (lambda *_: None)
     needed = estimate_bytes(opened.tile["frames"], settings.height, settings.width) + extra_bytes
     with OutputFolder(out, overwrite=overwrite, resume=resume, needs_bytes=needed, owns=OWNED) as folder:
-        animation = animator.animate(picture, moving, progress, timer, folder.resume_folder)
+        animation = animator.animate(picture, moving, progress, timer, folder.resume_folder, whole)
         with timer("write"):
             write_frames(folder, animation, progress)
         added = extend(folder, animation, timer, progress) if extend else {}
@@ -69,11 +69,12 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
 
 
 def read_inputs(panorama: Path, mask: str | Path | None, settings: AnimateSettings, allow_aspect: bool,
-                max_pixels: int) -> tuple[np.ndarray, np.ndarray, dict]:
+                max_pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict]:
     """Read picture and mask and bring them to the size of the result.
 
     Returns:
-        The picture, uint8 [H, W, 3]; where it may move, bool [H, W]; the report's ``inputs``.
+        The picture, uint8 [H, W, 3]; where it may move, and where all of a pixel may, bool [H, W] each; the report's
+        ``inputs``.
 
     Raises:
         InputError: One of them cannot be used.
@@ -84,12 +85,12 @@ def read_inputs(panorama: Path, mask: str | Path | None, settings: AnimateSettin
               "panorama_size": f"{source.pixels.shape[1]}x{source.pixels.shape[0]}", "mask": None, "mask_sha256": None}
     mask = Path(mask) if mask else image.find_mask(panorama)
     if mask is None:
-        moving = np.ones(size, bool)
+        moving = whole = np.ones(size, bool)
     else:
         read = image.read_mask(mask, source.pixels.shape, max_pixels=max_pixels)
-        moving = image.resize_mask(read.moving, *size)
+        moving, whole = image.resize_mask(read.moving, *size), image.resize_whole(read.moving, *size)
         inputs |= {"mask": mask.name, "mask_sha256": read.sha256, "notes": inputs["notes"] + list(read.notes)}
-    return image.resize_panorama(source.pixels, *size), moving, inputs
+    return image.resize_panorama(source.pixels, *size), moving, whole, inputs
 
 
 def write_frames(folder: OutputFolder, animation: Animation, progress: Progress) -> None:

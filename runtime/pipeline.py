@@ -1,7 +1,7 @@
 """Animate a panorama: condition its tiles, denoise and fuse them, decode and compose.
 
-The method is that of 4K4DGen (arXiv 2406.13527, section 3.2) with the state kept per tile: only denoised
-estimates are resampled between tiles, never noise (``docs/architecture.md``).
+The method is that of 4K4DGen (arXiv 2406.13527, section 3.2) with the state kept per tile: what tiles exchange is
+gathered from tile to tile, without a picture of the sphere between (``docs/architecture.md``).
 """
 
 import contextlib
@@ -81,7 +81,8 @@ class Animator:
         self.layout = tiles.layout_for(settings.width, tile_px) if auto else tiles.by_name(settings.layout)
 
     def animate(self, panorama: np.ndarray, mask: np.ndarray, progress: Progress | None = None,
-                timer: StageTimer | None = None, state_folder: Path | None = None) -> Animation:
+                timer: StageTimer | None = None, state_folder: Path | None = None,
+                whole: np.ndarray | None = None) -> Animation:
         """Make a panoramic video of a picture.
 
         Args:
@@ -91,6 +92,8 @@ class Animator:
             timer: Collects seconds and memory per stage.
             state_folder: Where the state is kept after every step; a state found there that belongs to
                 the same run is gone on from. On a GPU, where a run takes seconds, none is kept.
+            whole: Pixels all of which may move, for a mask made smaller: motion fades in from the others as from the
+                mask's border. bool [H, W]; None for the mask itself.
 
         Returns:
             The video and its circumstances.
@@ -112,9 +115,9 @@ class Animator:
                     x = self._denoise(told, progress, state_folder, self._key(panorama, mask))
             with timer("decode"):
                 if device:
-                    frames = self._decode_on(device, x, told, panorama, mask, progress)
+                    frames = self._decode_on(device, x, told, panorama, mask, whole, progress)
                 else:
-                    frames = self._decode(x, told, panorama, mask, progress)
+                    frames = self._decode(x, told, panorama, mask, whole, progress)
         moving_tiles = np.flatnonzero(told.moving)
         return Animation(frames, mask, self.layout, self.layout.count, self.layout.count - len(moving_tiles),
                          self.settings, x, moving_tiles)
@@ -188,11 +191,11 @@ class Animator:
                                        lambda done, total: progress("denoise", done, total))
 
     def _decode_on(self, device: Device, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
-                   progress: Progress) -> np.ndarray:
+                   whole: np.ndarray | None, progress: Progress) -> np.ndarray:
         """Decode and compose on a GPU."""
         frozen = self.settings.mask_policy == "freeze"
         select = mask if frozen else np.ones_like(mask)
-        alpha = composing.mask_alpha(mask, self._feather_px(mask)) if frozen else None
+        alpha = composing.mask_alpha(mask, self._feather_px(mask), whole) if frozen else None
         if not told.moving.any():
             return np.repeat(panorama[None], self.bundle.tile["frames"], axis=0)
         pixels = device_pipeline.decode(device, self.bundle, self.backend, x[told.moving],
@@ -204,7 +207,7 @@ class Animator:
             device.free(pixels)
 
     def _decode(self, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
-                progress: Progress) -> np.ndarray:
+                whole: np.ndarray | None, progress: Progress) -> np.ndarray:
         """Decode the moving tiles and compose them onto the panorama."""
         frozen = self.settings.mask_policy == "freeze"
         height, width = mask.shape
@@ -217,7 +220,8 @@ class Animator:
             composing.accumulate(plan, v, pixels, acc)
             composing.accumulate(plan, v, np.ones_like(pixels[:1]), share)
             progress("decode", done, len(moving))
-        alpha = self._alpha(mask, share[0, :, 0], frozen)
+        alpha = (composing.mask_alpha(mask, self._feather_px(mask), whole) if frozen
+                 else share[0, :, 0].reshape(mask.shape))
         acc /= np.maximum(share, 1e-6)
         if frozen and self.settings.keep_detail:
             keep_detail(acc, select, panorama, self._cell_px(mask))
@@ -245,12 +249,6 @@ class Animator:
                 engine.run(buffers)
                 for v, pixels in zip(group, buffers["pixels"]):
                     yield int(v), np.clip(pixels * 127.5 + 127.5, 0.0, 255.0, out=pixels)
-
-    def _alpha(self, mask: np.ndarray, share: np.ndarray, frozen: bool) -> np.ndarray:
-        """Give the weight of the tiles against the input picture. float32 [H, W]."""
-        if not frozen:
-            return share.reshape(mask.shape)
-        return composing.mask_alpha(mask, self._feather_px(mask))
 
     def _feather_px(self, mask: np.ndarray) -> float:
         return self.settings.feather_deg / 360.0 * mask.shape[1]

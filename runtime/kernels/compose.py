@@ -100,20 +100,22 @@ def compose_frames(acc: np.ndarray, plan: ComposePlan, panorama: np.ndarray, alp
     return frames
 
 
-def mask_alpha(mask: np.ndarray, feather_px: float) -> np.ndarray:
+def mask_alpha(mask: np.ndarray, feather_px: float, whole: np.ndarray | None = None) -> np.ndarray:
     """Fade motion in from the mask's border inwards.
 
     Args:
         mask: True where the picture may move. bool [H, W].
         feather_px: Width of the fade in pixels, city-block distance, round the seam.
+        whole: Pixels all of which may move; the fade keeps its distance from the others too. None for the mask itself.
+            bool [H, W].
 
     Returns:
         float32 [H, W]: 0 outside the mask, 1 deep inside, smooth between.
     """
     reach = int(np.ceil(feather_px))
-    if reach < 1 or mask.all():
-        return mask.astype(np.float32)
-    inside, depth = mask.copy(), mask.astype(np.float32)
+    inside, depth = mask if whole is None else mask & whole, mask.astype(np.float32)
+    if reach < 1 or inside.all():
+        return depth
     for _ in range(reach):
         shrunk = inside & np.roll(inside, 1, 1) & np.roll(inside, -1, 1)
         shrunk[1:] &= inside[:-1]

@@ -232,3 +232,12 @@ def _sixteen_bit_png(values):
     out = io.BytesIO()
     out.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
     return out.getvalue()
+
+
+def test_a_still_line_thinner_than_a_pixel_is_not_lost():
+    mask = np.ones((12, 24), bool)
+    mask[:, 0] = False
+    assert image.resize_mask(mask, 4, 8).all()
+    whole = image.resize_whole(mask, 4, 8)
+    assert not whole[:, 0].any() and whole[:, 1:].all()
+    assert (image.resize_whole(mask, 12, 24) == mask).all()

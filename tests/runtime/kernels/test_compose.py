@@ -67,3 +67,12 @@ def test_the_fade_lies_inside_the_mask_and_goes_round_the_seam():
     assert (np.diff(alpha[10, 32:]) >= 0).all() and alpha[10, 32] < 0.3
     assert (mask_alpha(np.ones((8, 16), bool), 3.0) == 1).all()
     assert (mask_alpha(mask, 0.0) == mask).all()
+
+
+def test_motion_keeps_its_distance_from_pixels_that_move_in_part():
+    mask, whole = np.ones((8, 32), bool), np.ones((8, 32), bool)
+    whole[:, 0] = False  # a still line thinner than a pixel, on the seam
+    alpha = mask_alpha(mask, 3.0, whole)
+    assert (alpha[:, 0] > 0).all() and (alpha[:, 0] < 0.2).all()
+    assert (alpha[:, 1] <= alpha[:, 2]).all() and (alpha[:, 1] == alpha[:, -1]).all()
+    assert (alpha[:, 8:24] == 1).all()
