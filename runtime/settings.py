@@ -43,7 +43,7 @@ class AnimateSettings:
     solver: str | None = None
     mask_policy: str = "freeze"
     layout: str = "auto"
-    fuse: str = "denoised"
+    fuse: str = "sample"
     shared_noise: bool = True
     fps: int | None = None
     motion_bucket_id: int | None = None

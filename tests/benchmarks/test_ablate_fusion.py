@@ -1,5 +1,7 @@
 """The ablation's measures on videos whose answer is known."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,23 @@ def test_disagreement_is_zero_for_equal_tiles_and_the_deviation_for_others():
     assert ablation.disagreement(animator, animation) == pytest.approx(0, abs=0.1)
     latents += np.arange(12, dtype=np.float32)[:, None, None, None, None] * 0.01
     assert ablation.disagreement(animator, animation) > 0.3
+
+
+def test_the_default_is_what_the_table_says(root):
+    result = json.loads((root / "benchmarks" / "results" / "fusion.json").read_text())
+    assert ablation.recommended(result["rows"]) == result["recommended"]
+    default = AnimateSettings()
+    assert result["recommended"] == {"noise": "shared" if default.shared_noise else "independent", "fuse": default.fuse}
+
+
+def test_rows_past_the_limit_are_not_recommended():
+    def row(noise, disagreement, *seams):
+        return {"noise": noise, "fuse": "sample", "mean": {"disagreement": disagreement},
+                "scenes": [{"seam_ratio": seam, "tile_border_ratio": 1.0} for seam in seams]}
+
+    assert ablation.recommended([row("shared", 3, 1.2, 1.2), row("independent", 2, 1.1, 1.3)])["noise"] == "shared"
+    with pytest.raises(ValueError):
+        ablation.recommended([row("shared", 3, 1.3)])
 
 
 def test_the_true_panorama_moves_inside_its_mask_only():
