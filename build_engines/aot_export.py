@@ -4,12 +4,9 @@ Weights outside the package make it small, load quickly, and serve several engin
 in; on a CPU, as in ``onnx_export``, it is a way of storing, and the backend widens the weights when it reads them.
 """
 
-import contextlib
 import json
-import logging
 import subprocess
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from torch.export.graph_signature import InputKind
 
 from pano4d.runtime.backends.aotinductor import STRIDES, open_package, this_machine
 from pano4d.runtime.backends.base import TensorSpec
+from pano4d.runtime.backends.eager import quiet
 from pano4d.runtime.errors import BackendError
 
 FLOAT32_ALWAYS = ("c_noise", "added_time_ids")
@@ -163,7 +161,7 @@ def compile_package(module: nn.Module, arguments: Sequence[torch.Tensor], path: 
         BackendError: torch cannot export or compile the module.
     """
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = torch.export.export(module, tuple(arguments), strict=False)
             _name_constants(program)
             torch._inductor.aoti_compile_and_package(program, package_path=str(path),
@@ -223,16 +221,3 @@ def _driver() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.split()[0]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the compiler's chatter from a terminal that shows a progress bar."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

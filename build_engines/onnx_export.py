@@ -4,10 +4,6 @@ float16 here is a way of storing: every large weight is an initialiser of type f
 which onnxruntime folds away when it loads the engine. A CPU then computes in float32, at half the size on disk.
 """
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ import torch
 from torch import nn
 
 from pano4d.runtime.backends.base import TensorSpec
+from pano4d.runtime.backends.eager import quiet
 from pano4d.runtime.errors import BackendError
 
 OPSET = 20
@@ -45,7 +42,7 @@ def export_onnx(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[
     """
     arguments = tuple(torch.from_numpy(array) for array in inputs.values())
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(module, arguments, dynamo=True, opset_version=OPSET, verbose=False,
                                         input_names=list(inputs), output_names=[spec.name for spec in outputs])
     except Exception as error:
@@ -96,16 +93,3 @@ def _store_as_float16(graph: ir.Graph) -> None:
         graph.insert_before(graph[0], cast)
         del graph.initializers[name]
         graph.register_initializer(stored)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter from a terminal that shows a progress bar."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

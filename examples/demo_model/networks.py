@@ -30,7 +30,7 @@ RECOMMENDED = {
     "name": "demo",
     "license": "Apache-2.0",
     "fps": 7,
-    "motion_bucket_id": 64,
+    "motion_bucket_id": 48,
     "noise_aug_strength": 0.02,
     "num_frames": NUM_FRAMES,
     "tile_px": TILE_PX,

@@ -198,7 +198,7 @@ def load_part(folder: Path, part: str, variant: str | None = None) -> "nn.Module
     options = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     options |= {"variant": variant} if variant else {}
     try:
-        with _quiet():
+        with _quiet_loaders():
             module, info = kind.from_pretrained(folder / part, **options)
     except Exception as error:
         reason = str(error).strip().splitlines()
@@ -212,18 +212,32 @@ def load_part(folder: Path, part: str, variant: str | None = None) -> "nn.Module
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the loaders' warnings and bars from a terminal that shows one sentence per error."""
-    from transformers.utils import logging as loader
+def quiet(level: int = logging.WARNING) -> Iterator[None]:
+    """Keep the chatter of frameworks from a terminal that shows a progress bar, or one sentence per error.
 
-    before, bars = logging.root.manager.disable, loader.is_progress_bar_enabled()
-    logging.disable(logging.ERROR)
-    loader.disable_progress_bar()
+    Args:
+        level: Highest level of log messages to drop; warnings are dropped too.
+    """
+    before = logging.root.manager.disable
+    logging.disable(level)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _quiet_loaders() -> Iterator[None]:
+    """Keep the loaders' warnings and bars from the terminal."""
+    from transformers.utils import logging as loader
+
+    bars = loader.is_progress_bar_enabled()
+    loader.disable_progress_bar()
+    try:
+        with quiet(logging.ERROR):
+            yield
+    finally:
         if bars:
             loader.enable_progress_bar()

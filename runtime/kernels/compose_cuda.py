@@ -10,7 +10,7 @@ import numpy as np
 from pano4d.runtime.device import Device, DeviceArray
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.detail import LEVELS, radii
-from pano4d.runtime.sphere import pixel_lonlat
+from pano4d.runtime.sphere import lonlat_to_directions, pixel_lonlat
 from pano4d.runtime.tiles import Layout
 
 THREADS, BLOCK = 128, 16
@@ -70,8 +70,8 @@ def tiles_of_blocks(layout: Layout, height: int, width: int) -> tuple[np.ndarray
     lon, lat = pixel_lonlat(height, width)
     top, left = np.arange(0, height, BLOCK), np.arange(0, width, BLOCK)
     bottom, right = np.minimum(top + BLOCK, height) - 1, np.minimum(left + BLOCK, width) - 1
-    middle = _directions((lon[left] + lon[right]) / 2, (lat[top] + lat[bottom]) / 2)
-    corners = [_directions(lon[x], lat[y]) for x in (left, right) for y in (top, bottom)]
+    middle = _grid((lon[left] + lon[right]) / 2, (lat[top] + lat[bottom]) / 2)
+    corners = [_grid(lon[x], lat[y]) for x in (left, right) for y in (top, bottom)]
     reach = np.max([_angle((middle * corner).sum(axis=-1)) for corner in corners], axis=0)
     tile = np.arctan(np.sqrt(2) * np.tan(np.radians(layout.fov_deg) / 2))
     near = _angle(middle @ layout.rotations[:, :, 2].T) <= reach[..., None] * 1.01 + tile + 1e-6
@@ -80,9 +80,8 @@ def tiles_of_blocks(layout: Layout, height: int, width: int) -> tuple[np.ndarray
     return start.astype(np.int32), np.nonzero(near)[1].astype(np.int32)
 
 
-def _directions(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    lon, lat = np.meshgrid(lon, lat)
-    return np.stack([np.cos(lat) * np.sin(lon), -np.sin(lat), np.cos(lat) * np.cos(lon)], axis=-1)
+def _grid(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    return lonlat_to_directions(lon[None], lat[:, None])
 
 
 def _angle(cosine: np.ndarray) -> np.ndarray:
