@@ -1,11 +1,22 @@
 """What tests of several rooms share."""
 
+import ctypes
 import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where the NVIDIA driver is not installed; where it is, a fault there is a failure."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA driver"))
 
 
 @pytest.fixture(scope="session")

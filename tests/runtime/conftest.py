@@ -22,23 +22,23 @@ def host_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("host_kernels")
 
 
+@pytest.fixture
+def gpu():
+    """The GPU."""
+    from pano4d.runtime.device import Device
+
+    with Device() as made:
+        yield made
+
+
 @pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request, host_folder, monkeypatch):
     """Give a device on which launchers work."""
     if request.param == "gpu":
-        from pano4d.runtime.device import Device
-        from pano4d.runtime.errors import BackendError
-
-        try:
-            made = Device()
-        except BackendError as error:
-            pytest.skip(str(error))
-        yield made
-        made.close()
-        return
+        return request.getfixturevalue("gpu")
     module = _host_device_module()
     load = module.host_kernels(host_folder)
     if load is None:
         pytest.skip("no C++ compiler")
     monkeypatch.setattr("pano4d.runtime.kernels.compiler.load_kernels", load)
-    yield module.HostDevice()
+    return module.HostDevice()

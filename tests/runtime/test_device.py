@@ -8,16 +8,6 @@ from pano4d.runtime.device import Device, DeviceArray, as_device_array
 from pano4d.runtime.errors import BackendError
 
 
-@pytest.fixture
-def gpu():
-    try:
-        made = Device()
-    except BackendError as error:
-        pytest.skip(str(error))
-    yield made
-    made.close()
-
-
 def has_gpu():
     try:
         Device().close()
@@ -104,7 +94,7 @@ def test_memory_is_counted_and_given_back(gpu):
 
 
 @pytest.mark.gpu
-def test_there_is_no_such_gpu():
+def test_there_is_no_such_gpu(gpu):
     with pytest.raises(BackendError, match="GPU 99"):
         Device(99)
 
@@ -134,7 +124,6 @@ def test_events_time_the_stream(gpu):
 
 
 @pytest.mark.gpu
-def test_views_keep_their_owner():
-    with Device() as gpu:
-        view = gpu.upload(np.arange(4))[1]
-        assert isinstance(view, DeviceArray) and view.owner is gpu
+def test_views_keep_their_owner(gpu):
+    view = gpu.upload(np.arange(4))[1]
+    assert isinstance(view, DeviceArray) and view.owner is gpu
