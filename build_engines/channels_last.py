@@ -163,7 +163,9 @@ class Transformer(nn.Module):
         self.spatial = nn.ModuleList(WithinFrame(block) for block in model.transformer_blocks)
         self.temporal = nn.ModuleList(OverFrames(block) for block in model.temporal_transformer_blocks)
         with torch.no_grad():
-            positions = model.time_pos_embed(model.time_proj(torch.arange(frames)).to(model.proj_in.weight.dtype))
+            weight = model.proj_in.weight
+            steps = model.time_proj(torch.arange(frames, device=weight.device))
+            positions = model.time_pos_embed(steps.to(weight.dtype))
         self.register_buffer("positions", positions[None, :, None].detach().clone())  # [1, T, 1, C]
         self.share = nn.Parameter(temporal_share(model.time_mixer).clone(), requires_grad=False)
 
