@@ -24,14 +24,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from pano4d.benchmarks.full_model import make_part
 from pano4d.build_engines import aot_export
 from pano4d.build_engines.channels_last import keep_channels_last
+from pano4d.build_engines.fp8 import use_fp8
 from pano4d.build_engines.shortcuts import simplify
-from pano4d.runtime.backends.aotinductor import open_package, without_tf32
+from pano4d.runtime.backends.aotinductor import Package, without_tf32
 from pano4d.runtime.backends.eager import wrap
 
 FRAMES, LATENT_PX, CONTEXT = 14, 64, 1024
 VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "compiled": lambda module: module, "simplified": simplify,
-    "channels last": lambda module: keep_channels_last(module, FRAMES)}
+    "channels last": lambda module: keep_channels_last(module, FRAMES),
+    "fp8": lambda module: use_fp8(keep_channels_last(module, FRAMES))}
 PART = {"unet": "unet", "vae_decoder": "vae"}
 
 
@@ -141,7 +143,9 @@ def bench(network: str, rows: int, variants: list[str], options: dict, folder: P
     del module
     for name in variants:
         gc.collect(), torch.cuda.empty_cache()
-        found.append(_compiled(network, rows, name, VARIANTS[name](fresh(torch.float16)), given, exact, options, folder, work,
+        turned = VARIANTS[name](fresh(torch.float16))
+        aot_export.turn_convolutions(turned)
+        found.append(_compiled(network, rows, name, turned, given, exact, options, folder, work,
                                ceiling))
     return found
 
@@ -155,10 +159,9 @@ def _compiled(network: str, rows: int, name: str, module: nn.Module, given: list
         aot_export.compile_package(module, given, path, options)
     compiled_s = time.perf_counter() - begun
     begun = time.perf_counter()
-    package, weights = open_package(path), {**dict(module.named_parameters(remove_duplicate=False)),
-                                            **dict(module.named_buffers(remove_duplicate=False))}
-    package.load_constants({key: weights[key] for key in package.get_constant_fqns()}, check_full_update=True,
-                           user_managed=True)
+    package = Package(path)
+    package.bind({**dict(module.named_parameters(remove_duplicate=False)),
+                  **dict(module.named_buffers(remove_duplicate=False))})
     loaded_s = time.perf_counter() - begun
     with torch.inference_mode():
         torch.cuda.reset_peak_memory_stats()

@@ -18,7 +18,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from pano4d.runtime.backends.aotinductor import STRIDES, open_package, this_machine
+from pano4d.runtime.backends.aotinductor import STRIDES, Package, this_machine
 from pano4d.runtime.backends.base import TensorSpec
 from pano4d.runtime.backends.eager import quiet
 from pano4d.runtime.errors import BackendError
@@ -138,7 +138,7 @@ def export_aot(module: nn.Module, inputs: dict[str, np.ndarray], path: Path, pre
     options = inductor_options(device) if options is None else dict(options)
     module = module.to(device, torch.float16 if computes_in_half(precision, device) else torch.float32)
     if options["layout_optimization"]:
-        _turn_convolutions(module)
+        turn_convolutions(module)
     arguments = [torch.from_numpy(array).to(device) for array in inputs.values()]
     program = compile_package(module, arguments, path, options)
     return [path, _save_weights(program, path, precision)]
@@ -174,7 +174,7 @@ def compile_package(module: nn.Module, arguments: Sequence[torch.Tensor], path: 
     return program
 
 
-def _turn_convolutions(module: nn.Module) -> None:
+def turn_convolutions(module: nn.Module) -> None:
     """Lay weights of convolutions out channels last, in place."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for weight in module.parameters():
@@ -191,7 +191,7 @@ def _name_constants(program: ExportedProgram) -> None:
 
 def _save_weights(program: ExportedProgram, path: Path, precision: str) -> Path:
     """Write what the package asks for: it has dropped what the graph does not use, and merged what is tied."""
-    needed = sorted(open_package(path).get_constant_fqns())
+    needed = sorted(Package(path).names)
     held = {**program.state_dict, **program.constants}
     absent = [name for name in needed if name not in held]
     if absent:

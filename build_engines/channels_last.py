@@ -78,13 +78,19 @@ class TokenNorm(nn.Module):
         self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        grouped = x.unflatten(2, (self.groups, -1)).float()  # [N, P, G, C / G]
-        mean = grouped.mean(dim=(1, 3), keepdim=True)
-        variance = (grouped * grouped).mean(dim=(1, 3), keepdim=True) - mean * mean
-        scale = torch.rsqrt(variance.clamp(min=0) + self.eps) * self.weight.float().reshape(1, 1, self.groups, -1)
-        shift = self.bias.float().reshape(1, 1, self.groups, -1) - mean * scale
-        normal = grouped * scale + shift
-        return (F.silu(normal) if self.silu else normal).to(x.dtype).flatten(2)
+        # Channels are summed first, each by itself: neighbouring threads then read neighbouring channels, and a group
+        # is a sum over a handful of numbers.
+        wide = x.float()
+        mean, square = self._of_groups(wide.mean(dim=1)), self._of_groups((wide * wide).mean(dim=1))
+        scale = torch.rsqrt((square - mean * mean).clamp(min=0) + self.eps) * self.weight.float()
+        shift = self.bias.float() - mean * scale
+        normal = wide * scale[:, None] + shift[:, None]
+        return (F.silu(normal) if self.silu else normal).to(x.dtype)
+
+    def _of_groups(self, means: Tensor) -> Tensor:
+        """Replace means of channels [N, C] by that of their group."""
+        grouped = means.unflatten(1, (self.groups, -1))
+        return grouped.mean(dim=2, keepdim=True).expand_as(grouped).flatten(1)
 
 
 class PictureNorm(nn.Module):
@@ -166,24 +172,22 @@ class Transformer(nn.Module):
             weight = model.proj_in.weight
             steps = model.time_proj(torch.arange(frames, device=weight.device))
             positions = model.time_pos_embed(steps.to(weight.dtype))
-        self.register_buffer("positions", positions[None, :, None].detach().clone())  # [1, T, 1, C]
+        self.register_buffer("positions", positions[:, None].detach().clone())  # [T, 1, C]
         self.share = nn.Parameter(temporal_share(model.time_mixer).clone(), requires_grad=False)
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, image_only_indicator: Tensor,
                 return_dict: bool = False) -> tuple[Tensor]:
         batch, frames = image_only_indicator.shape
-        context = encoder_hidden_states.reshape(batch, frames, 1, -1)
-        tokens = tokens_of(hidden_states).unflatten(0, (batch, frames))  # [B, T, P, C]
-        x = self.proj_in(self.norm(tokens.flatten(0, 1))).unflatten(0, (batch, frames))
+        tokens = tokens_of(hidden_states)  # [B T, P, C]; Inductor takes what has four dimensions for pictures
+        x, first = self.proj_in(self.norm(tokens)), encoder_hidden_states.unflatten(0, (batch, frames))[:, :1]
         for spatial, temporal in zip(self.spatial, self.temporal):
-            x = spatial(x, context)
-            x = x + self.share * (temporal(x + self.positions, context[:, :1]) - x)
-        x = self.proj_out(x) + tokens
-        return (pictures_of(x.flatten(0, 1), hidden_states.shape[2]),)
+            x = spatial(x, encoder_hidden_states)
+            x = x + self.share * (temporal(x + self.positions.repeat(batch, 1, 1), first) - x)
+        return (pictures_of(self.proj_out(x) + tokens, hidden_states.shape[2]),)
 
 
 class WithinFrame(nn.Module):
-    """Let the tokens of a frame attend to one another and to the context; x [B, T, P, C], context [B, T, 1, D]."""
+    """Let the tokens of a frame attend to one another and to the context; x [B T, P, C], context [B T, 1, D]."""
 
     def __init__(self, block: BasicTransformerBlock) -> None:
         super().__init__()
@@ -195,13 +199,12 @@ class WithinFrame(nn.Module):
         return x + self.feed(self.norm3(x))
 
     def _attend(self, qkv: Tensor) -> Tensor:
-        heads = qkv.flatten(0, 1).unflatten(2, (3, self.attention.heads, -1)).permute(2, 0, 3, 1, 4)  # [3, N, H, P, d]
-        attended = F.scaled_dot_product_attention(*heads.unbind(0))
-        return attended.transpose(1, 2).flatten(2).unflatten(0, qkv.shape[:2])
+        heads = qkv.unflatten(2, (3, self.attention.heads, -1)).permute(2, 0, 3, 1, 4)  # [3, B T, H, P, d]
+        return F.scaled_dot_product_attention(*heads.unbind(0)).transpose(1, 2).flatten(2)
 
 
 class OverFrames(nn.Module):
-    """Let the frames of a pixel attend to one another and to the context; x [B, T, P, C], context [B, 1, 1, D]."""
+    """Let the frames of a pixel attend to one another and to the context; x [B T, P, C], context [B, 1, 1, D]."""
 
     def __init__(self, block: TemporalBasicTransformerBlock) -> None:
         super().__init__()
@@ -211,9 +214,11 @@ class OverFrames(nn.Module):
         self.norm3, self.feed = block.norm3, Feed(block.ff)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        batch, frames = context.shape[0], x.shape[0] // context.shape[0]
         x = x + self.feed_in(self.norm_in(x))
-        attended = attend_over_frames(self.attention.qkv(self.norm1(x)), self.attention.heads)
-        x = x + self.attention.out(attended) + self.known(context)
+        qkv = self.attention.qkv(self.norm1(x)).unflatten(0, (batch, frames))
+        attended = attend_over_frames(qkv, self.attention.heads).flatten(0, 1)
+        x = x + self.attention.out(attended) + self.known(context).expand(-1, frames, -1, -1).flatten(0, 1)
         return x + self.feed(self.norm3(x))
 
 

@@ -72,7 +72,8 @@ def network_specs(checkpoint: Checkpoint, tile: TileShape) -> dict[str, tuple[li
         "unet": ([_spec("sample", halves, frames, checkpoint.channels, cells, cells), _spec("c_noise", halves),
                   _spec("embeddings", halves, 1, size), _spec("added_time_ids", halves, 3)],
                  [_spec("v", halves, frames, 4, cells, cells)]),
-        "vae_decoder": ([_spec("latents", batch, frames, 4, cells, cells)], [_spec("pixels", batch, frames, 3, px, px)]),
+        # The clip of one tile fills a GPU, and takes more memory than any denoiser.
+        "vae_decoder": ([_spec("latents", 1, frames, 4, cells, cells)], [_spec("pixels", 1, frames, 3, px, px)]),
     }
 
 

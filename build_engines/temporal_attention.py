@@ -15,7 +15,7 @@ try:
 except ImportError:  # where there is no GPU the plain form serves
     triton = None
 
-PIXELS, PADDED = 8, 16
+PIXELS, PADDED = 1, 16
 
 
 def attend_over_frames(qkv: Tensor, heads: int) -> Tensor:
@@ -70,5 +70,6 @@ if triton is not None:
         dim = triple // 3 // heads
         out = torch.empty(batch, frames, pixels, triple // 3, dtype=qkv.dtype, device=qkv.device)
         grid = (triton.cdiv(pixels, PIXELS), heads, batch)
-        torch.library.wrap_triton(_attend)[grid](qkv, out, frames, pixels, heads, dim**-0.5, dim, PIXELS, PADDED)
+        torch.library.wrap_triton(_attend)[grid](qkv, out, frames, pixels, heads, dim**-0.5, dim, PIXELS, PADDED,
+                                                 num_warps=1)
         return out

@@ -34,6 +34,47 @@ class Weights(dict):
     """Weights of one file by name; a class of its own, since a plain dict cannot be referred to weakly."""
 
 
+class Package:
+    """The kernels of a .pt2 file, called with tensors. Use it from one thread at a time.
+
+    The loader of torch is used as it is: its Python wrapper first imports the compiler, and asks the C++ compiler what
+    the CPU can do, which takes 40 s where nothing of it is cached.
+
+    Args:
+        path: The .pt2 file. It is code: its hash must have been checked.
+
+    Raises:
+        BackendError: torch refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # The other mode asks events how far the GPU is, which cannot be recorded in a CUDA graph.
+            single_threaded, runners, device = True, 1, -1
+            self._loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", single_threaded, runners, device)
+        except Exception as error:
+            raise BackendError(f"torch {torch.__version__} cannot load {path} ({_first_line(error)}): build the bundle "
+                               "again with `pano4d build --force`.") from error
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the weights that the kernels read."""
+        return self._loader.get_constant_fqns()
+
+    def bind(self, weights: Mapping[str, Any]) -> None:
+        """Let the kernels read these weights, of which only the pointers are kept.
+
+        Args:
+            weights: Tensors by name, at least those of ``names``, where and as the kernels expect them.
+        """
+        inactive, full_update, user_managed = False, True, True
+        self._loader.load_constants({name: weights[name] for name in self.names}, inactive, full_update, user_managed)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Compute the one output; enqueued on torch's current stream."""
+        return self._loader.run(list(inputs))[0]
+
+
 _loaded: "weakref.WeakValueDictionary[tuple[str, str, bool], Weights]" = weakref.WeakValueDictionary()
 
 
@@ -41,7 +82,7 @@ class AotinductorEngine(Engine):
     """One network as a compiled package. Run it from one thread at a time.
 
     Args:
-        package: The package, as ``open_package`` gives it, its weights bound.
+        package: The package, its weights bound.
         weights: What was bound; kept alive with the engine.
         described: Its tensors, as ``Bundle.network`` gives them.
         device: ``cpu`` or ``cuda``.
@@ -49,7 +90,7 @@ class AotinductorEngine(Engine):
         graph: Whether a GPU replays one CUDA graph instead of launching every kernel.
     """
 
-    def __init__(self, package: Any, weights: Weights, described: Network, device: str, exact: bool,
+    def __init__(self, package: Package, weights: Weights, described: Network, device: str, exact: bool,
                  graph: bool = True) -> None:
         self.inputs, self.outputs, self.device = described.inputs, described.outputs, device
         self._package, self._weights, self._exact = package, weights, exact
@@ -150,14 +191,12 @@ def load(bundle: Bundle, network: str, graph: bool = True) -> AotinductorEngine:
     check_target(bundle, described)
     exact = bundle.manifest["precision"]["compute"] == "float32"
     weights = _shared_weights(bundle, network, device, exact)
-    package = open_package(described.path)
-    absent = sorted(set(package.get_constant_fqns()) - weights.keys())
+    package = Package(described.path)
+    absent = sorted(set(package.names) - weights.keys())
     if absent:
         raise BackendError(f"The weights of {described.path.name} lack {len(absent)} tensors, such as {absent[0]}: build "
                            "the bundle again with `pano4d build --force`.")
-    # Not copied: the package holds pointers, and the engine the tensors.
-    package.load_constants({name: weights[name] for name in package.get_constant_fqns()}, check_full_update=True,
-                           user_managed=True)
+    package.bind(weights)
     if device == "cuda":
         torch.cuda.synchronize()
     return AotinductorEngine(package, weights, described, device, exact, graph)
@@ -227,26 +266,6 @@ def this_machine(device: str) -> dict[str, str]:
     return {"device": "cpu", "machine": platform.machine(), "isa": torch.backends.cpu.get_cpu_capability()}
 
 
-def open_package(path: Path) -> Any:
-    """Load a package without its weights.
-
-    Args:
-        path: The .pt2 file. It is code: its hash must have been checked.
-
-    Returns:
-        The package, callable with tensors.
-
-    Raises:
-        BackendError: torch refuses the file.
-    """
-    try:
-        # The other mode asks events how far the GPU is, which cannot be recorded in a CUDA graph.
-        return torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
-    except Exception as error:
-        raise BackendError(f"torch {torch.__version__} cannot load {path} ({_first_line(error)}): build the bundle again "
-                           "with `pano4d build --force`.") from error
-
-
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
     """Keep cuDNN from rounding float32 to the 10 bits of TF32, which it does unless told."""
@@ -284,7 +303,15 @@ def _shared_weights(bundle: Bundle, network: str, device: str, exact: bool) -> W
     weights = _loaded.get(key)
     if weights is None:
         weights = _loaded[key] = _read_weights(bundle.path / record["file"], device, exact)
+        if device == "cuda":
+            weakref.finalize(weights, _give_back, list(weights.values())).atexit = False
     return weights
+
+
+def _give_back(tensors: list) -> None:
+    """Free weights that nothing uses any more: packages keep tensors they were bound to, even when they are gone."""
+    for tensor in tensors:
+        tensor.untyped_storage().resize_(0)
 
 
 def _read_weights(path: Path, device: str, exact: bool) -> Weights:

@@ -143,7 +143,7 @@ class Composer:
         for t in range(shape.frames):
             self.device.copy(panorama, arrays["frames"][t])
         for begin in range(0, shape.frames, shape.chunk):
-            self._compose_frames(pixels, begin, min(shape.chunk, shape.frames - begin))
+            self.compose_frames(pixels, begin, min(shape.chunk, shape.frames - begin))
             if begin == 0:
                 self.device.copy(arrays["composed"][0], arrays["first"])
                 if cell_px is not None:
@@ -152,7 +152,21 @@ class Composer:
                 self._finish_frame(t, arrays["composed"][t - begin], panorama, alpha or arrays["alpha"], cell_px)
         return arrays["frames"]
 
-    def _compose_frames(self, pixels: DeviceArray, begin: int, frames: int) -> None:
+    def bytes_composed(self, frames: int) -> int:
+        """Count the bytes that `compose_frames` writes."""
+        return self.shape.count * (frames * 3 * 4 + 4)
+
+    def compose_frames(self, pixels: DeviceArray, begin: int, frames: int) -> None:
+        """Gather some frames from the tiles, without the input's detail and still pixels; enqueued, not waited for.
+
+        Args:
+            pixels: As for `run`.
+            begin: The first frame.
+            frames: Number of frames, at most the chunk.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
         shape = self.shape
         sizes = (shape.count, shape.width, BLOCK, frames, begin, shape.frames, shape.size, frames)
         self._compose((self._blocks(shape.count),), THREADS, pixels, *self._tables, self._arrays["selected"],

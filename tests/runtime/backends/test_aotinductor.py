@@ -68,7 +68,7 @@ def changed(bundle):
 @pytest.fixture
 def sealed(monkeypatch):
     """Fail if anything is deserialised."""
-    monkeypatch.setattr(aotinductor, "open_package", None)
+    monkeypatch.setattr(aotinductor, "Package", None)
     monkeypatch.setattr(aotinductor, "_read_weights", None)
 
 
