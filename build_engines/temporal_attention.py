@@ -1,8 +1,9 @@
 """Attend over the frames of each pixel: a few tokens, very many times.
 
-A program of the Triton kernel takes a few pixels of one head. Their frames, padded to 16, are the rows of one matrix,
-and what belongs to another pixel or to no frame is masked: two matrix products a program, every value read once,
-written once, and nothing is transposed in memory. Flash attention pads 14 tokens to 128 rows for every pixel.
+A program of the Triton kernel takes one head of one pixel. Its frames, padded to 16, are the rows of a matrix: two matrix
+products a program, every value read once, written once, and nothing is transposed in memory. Flash attention pads 14
+tokens to 128 rows. Several pixels a program were measured too: up to twice as slow, since most of their products are of
+frames of different pixels.
 """
 
 import torch
@@ -15,7 +16,7 @@ try:
 except ImportError:  # where there is no GPU the plain form serves
     triton = None
 
-PIXELS, PADDED = 1, 16
+PADDED = 16
 
 
 def attend_over_frames(qkv: Tensor, heads: int) -> Tensor:
@@ -44,32 +45,26 @@ def attend_over_frames_plain(qkv: Tensor, heads: int) -> Tensor:
 if triton is not None:
 
     @triton.jit
-    def _attend(qkv, out, frames, pixels, heads, scale, DIM: tl.constexpr, PIXELS: tl.constexpr, PADDED: tl.constexpr):
-        first, head, batch = tl.program_id(0) * PIXELS, tl.program_id(1), tl.program_id(2).to(tl.int64)
-        row = tl.arange(0, PIXELS * PADDED)
-        pixel, frame = first + row // PADDED, row % PADDED
-        there = (pixel < pixels) & (frame < frames)
-        channels = heads * DIM
-        column = head * DIM + tl.arange(0, DIM)
-        token = (batch * frames + frame) * pixels + pixel
-        at = token[:, None] * (3 * channels) + column[None, :]
-        q = tl.load(qkv + at, mask=there[:, None], other=0.0)
-        k = tl.load(qkv + at + channels, mask=there[:, None], other=0.0)
-        v = tl.load(qkv + at + 2 * channels, mask=there[:, None], other=0.0)
-        scores = tl.dot(q, tl.trans(k)) * scale
-        together = (pixel[:, None] == pixel[None, :]) & (frame[None, :] < frames)
-        scores = tl.where(together, scores, -1e30)
+    def _attend(qkv, out, frames, pixels, heads, scale, DIM: tl.constexpr, PADDED: tl.constexpr):
+        pixel, head, batch = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+        frame, channels = tl.arange(0, PADDED), heads * DIM
+        there = (frame < frames)[:, None]
+        column = head * DIM + tl.arange(0, DIM)[None, :]
+        token = ((batch * frames + frame) * pixels + pixel)[:, None]
+        at = token * (3 * channels) + column
+        q = tl.load(qkv + at, mask=there, other=0.0)
+        k = tl.load(qkv + at + channels, mask=there, other=0.0)
+        v = tl.load(qkv + at + 2 * channels, mask=there, other=0.0)
+        scores = tl.where((frame < frames)[None, :], tl.dot(q, tl.trans(k)) * scale, -1e30)
         weights = tl.exp(scores - tl.max(scores, axis=1)[:, None])
-        total = tl.sum(weights, axis=1)
-        result = tl.dot(weights.to(v.dtype), v) / total[:, None]
-        tl.store(out + token[:, None] * channels + column[None, :], result.to(out.dtype.element_ty), mask=there[:, None])
+        result = tl.dot(weights.to(v.dtype), v) / tl.sum(weights, axis=1)[:, None]
+        tl.store(out + token * channels + column, result.to(out.dtype.element_ty), mask=there)
 
     @torch.library.triton_op("pano4d::attend_over_frames", mutates_args={})
     def _attend_over_frames(qkv: Tensor, heads: int) -> Tensor:
         batch, frames, pixels, triple = qkv.shape
         dim = triple // 3 // heads
         out = torch.empty(batch, frames, pixels, triple // 3, dtype=qkv.dtype, device=qkv.device)
-        grid = (triton.cdiv(pixels, PIXELS), heads, batch)
-        torch.library.wrap_triton(_attend)[grid](qkv, out, frames, pixels, heads, dim**-0.5, dim, PIXELS, PADDED,
-                                                 num_warps=1)
+        torch.library.wrap_triton(_attend)[(pixels, heads, batch)](qkv, out, frames, pixels, heads, dim**-0.5, dim, PADDED,
+                                                                   num_warps=1)
         return out

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from pano4d.runtime import tiles
+from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import Engine
-from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device import Device
-from pano4d.runtime.device_pipeline import load_for_host
+from pano4d.runtime.device_pipeline import engine_for_host
 from pano4d.runtime.kernels.encode_cuda import encode_tiles
 from pano4d.runtime.settings import AnimateSettings
 
@@ -54,21 +54,19 @@ def mask_channel(shares: np.ndarray, frames: int, policy: str) -> np.ndarray:
     return masks
 
 
-def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, mask: np.ndarray,
-                    settings: AnimateSettings, backend: str | None = None, report=None,
-                    device: Device | None = None) -> Conditions:
+def condition_tiles(engines: Engines, layout: tiles.Layout, panorama: np.ndarray, mask: np.ndarray,
+                    settings: AnimateSettings, report=None, device: Device | None = None) -> Conditions:
     """Encode the upright picture of every tile.
 
     Still tiles keep a clean latent, since it stands in for their denoised estimate; the picture of a
     moving tile gets the noise the model was trained with.
 
     Args:
-        bundle: Engine bundle.
+        engines: Engines of the bundle.
         layout: Tile layout of V tiles.
         panorama: uint8 [H, W, 3].
         mask: True where the picture may move. bool [H, W].
         settings: Resolved settings.
-        backend: Backend name; None for the bundle's own.
         report: Called with (done, total) after each tile.
         device: GPU that the engines run on; None for the CPU.
 
@@ -78,18 +76,18 @@ def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, 
     Raises:
         BackendError: An engine does not load.
     """
-    tile = bundle.tile
+    tile = engines.bundle.tile
     pictures = _cut(panorama, layout, tile["px"], device)
     shares = tiles.tile_masks(mask, layout, tile["px"], tile["px"] // tile["latent_px"])
     moving = shares.reshape(layout.count, -1).any(axis=1)
     report = report or (lambda done, total: None)
-    with load_for_host(bundle, "image_encoder", backend, device) as engine:
+    with engine_for_host(engines, "image_encoder", device) as engine:
         embeddings = _embed(engine, pictures, moving)
     noise = np.random.Generator(np.random.Philox(key=[settings.seed, 1]))
     augmented = pictures.copy()
     augmented[moving] += settings.noise_aug_strength * noise.standard_normal(
         augmented[moving].shape, np.float32)
-    with load_for_host(bundle, "vae_encoder", backend, device) as engine:
+    with engine_for_host(engines, "vae_encoder", device) as engine:
         latents = _encode(engine, augmented, report)
     time_ids = np.array([settings.fps - 1, settings.motion_bucket_id, settings.noise_aug_strength], np.float32)
     return Conditions(moving, mask_channel(shares, tile["frames"], settings.mask_policy), latents, embeddings,

@@ -6,14 +6,15 @@ far the GPU has come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pano4d.runtime import schedule
-from pano4d.runtime.backends import load_engine
+from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device import Device, DeviceArray
@@ -34,7 +35,7 @@ class HostSide(Engine):
     """Offer an engine of the GPU to code that holds its tensors in host memory.
 
     Args:
-        engine: The engine; closed with this object.
+        engine: The engine; not closed with this object.
         device: Where it runs.
     """
 
@@ -57,28 +58,28 @@ class HostSide(Engine):
             self._device.download(self._arrays[spec.name], buffers[spec.name])
 
     def close(self) -> None:
-        """Release the engine and the memory."""
-        self._engine.close()
+        """Release the memory."""
         self._device.free(*self._arrays.values())
 
 
-def load_for_host(bundle: Bundle, network: str, backend: str | None, device: Device | None) -> Engine:
-    """Load an engine that takes NumPy arrays, wherever it runs.
+@contextlib.contextmanager
+def engine_for_host(engines: Engines, network: str, device: Device | None) -> Iterator[Engine]:
+    """Give an engine that takes NumPy arrays, wherever it runs.
 
     Args:
-        bundle: Engine bundle.
+        engines: Where it is from.
         network: Name of the network.
-        backend: Backend name; None for the bundle's own.
         device: Where its engines run; None for the CPU.
-
-    Returns:
-        The engine. Use it as a context manager.
 
     Raises:
         BackendError: The engine does not load.
     """
-    engine = load_engine(bundle, network, backend)
-    return engine if device is None else HostSide(engine, device)
+    with engines.use(network) as engine:
+        if device is None:
+            yield engine
+            return
+        with HostSide(engine, device) as offered:
+            yield offered
 
 
 @dataclass(frozen=True)
@@ -86,20 +87,23 @@ class Denoising:
     """What the denoising loop needs besides the conditions.
 
     Attributes:
-        bundle: Engine bundle.
-        backend: Backend name; None for the bundle's own.
+        engines: Engines of the bundle.
         layout: Tile layout of V tiles.
         settings: Resolved settings; ``fuse`` is ``denoised`` or ``sample``.
         guided: Whether the engine computes both guidance halves.
         sigmas: Noise levels. float64 [steps + 1].
     """
 
-    bundle: Bundle
-    backend: str | None
+    engines: Engines
     layout: Layout
     settings: AnimateSettings
     guided: bool
     sigmas: np.ndarray
+
+    @property
+    def bundle(self) -> Bundle:
+        """The engines' bundle."""
+        return self.engines.bundle
 
     def shape(self, moving: np.ndarray, ranks: int) -> StateShape:
         """Say how large the state is for these moving tiles."""
@@ -132,7 +136,7 @@ def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
         return result
     plan = BlendPlan.build(what.layout, what.bundle.tile["latent_px"])
     shape = what.shape(told.moving, blend_tables(plan, told.moving, what.bundle.tile["latent_px"])[1].shape[0])
-    with load_engine(what.bundle, "unet", what.backend) as engine:
+    with what.engines.use("unet") as engine:
         state = TileState(device, what.layout, told.moving, shape, plan)
         try:
             _run_steps(device, what, told, x, state, engine, latents, progress)
@@ -189,14 +193,13 @@ def _fixed_inputs(device: Device, engine: Engine, told: Conditions, scalings: li
     return {name: device.upload(value.astype(specs[name].dtype)) for name, value in values.items()}
 
 
-def decode(device: Device, bundle: Bundle, backend: str | None, x: np.ndarray,
+def decode(device: Device, engines: Engines, x: np.ndarray,
            progress: Callable[[int, int], None] = lambda done, total: None) -> DeviceArray:
     """Decode tiles and leave them on the GPU.
 
     Args:
         device: Where.
-        bundle: Engine bundle.
-        backend: Backend name; None for the bundle's own.
+        engines: Engines of the bundle.
         x: Clean latents of the tiles to decode, scaled. float32 [slots, T, 4, h, w].
         progress: Called with tiles done and all tiles.
 
@@ -206,7 +209,7 @@ def decode(device: Device, bundle: Bundle, backend: str | None, x: np.ndarray,
     Raises:
         BackendError: The engine does not load, or the GPU fails.
     """
-    with load_engine(bundle, "vae_decoder", backend) as engine:
+    with engines.use("vae_decoder") as engine:
         (source,), (target,) = engine.inputs, engine.outputs
         batch, groups = source.shape[0], -(-len(x) // source.shape[0])
         (scale_into,) = compiler.load_kernels(device, "convert.cu", ("scale_into",),
@@ -215,7 +218,7 @@ def decode(device: Device, bundle: Bundle, backend: str | None, x: np.ndarray,
         padded[:len(x)] = x
         clean, latents = device.upload(padded), device.empty((groups, *source.shape), source.dtype)
         scale_into((-(-clean.size // THREADS),), THREADS, clean, latents, np.int64(clean.size),
-                   np.float32(1 / bundle.sampler["scaling_factor"]))
+                   np.float32(1 / engines.bundle.sampler["scaling_factor"]))
         pixels = device.empty((groups, *target.shape), target.dtype)
         events = []
         for g in range(groups):

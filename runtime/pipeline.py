@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pano4d.runtime import device_pipeline, noise, schedule, tiles
-from pano4d.runtime.backends import load_engine
+from pano4d.runtime.backends import Engines
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.checkpointing import load_state, save_state
 from pano4d.runtime.conditions import Conditions, batches, condition_tiles
@@ -58,6 +58,9 @@ class Animation:
 class Animator:
     """Run one engine bundle on panoramas.
 
+    In a ``with`` block the engines and the GPU stay open from one panorama to the next; otherwise each stage loads what
+    it needs and closes it again, which takes the least memory.
+
     Args:
         bundle: Engine bundle, opened and verified.
         settings: What is None is taken from the bundle.
@@ -71,6 +74,7 @@ class Animator:
     def __init__(self, bundle: Bundle, settings: AnimateSettings = AnimateSettings(), backend: str | None = None,
                  device: Device | None = None) -> None:
         self.bundle, self.backend, self.device = bundle, backend, device
+        self._engines, self._opened = Engines(bundle, backend), contextlib.ExitStack()
         self.on_device = device is not None or _runs_on_device(bundle, backend)
         self.settings = settings.resolved(bundle.sampler)
         if self.on_device and self.settings.fuse == "none":
@@ -79,6 +83,18 @@ class Animator:
         tile_px = bundle.tile["px"]
         auto = settings.layout == "auto"
         self.layout = tiles.layout_for(settings.width, tile_px) if auto else tiles.by_name(settings.layout)
+
+    def __enter__(self) -> "Animator":
+        self._engines.keep = True
+        if self.on_device and self.device is None:
+            self.device = self._opened.enter_context(Device())
+            self._opened.callback(setattr, self, "device", None)
+        self._opened.callback(self._engines.close)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engines.keep = False
+        self._opened.close()
 
     def animate(self, panorama: np.ndarray, mask: np.ndarray, progress: Progress | None = None,
                 timer: StageTimer | None = None, state_folder: Path | None = None,
@@ -106,7 +122,7 @@ class Animator:
         progress, timer = progress or (lambda *_: None), timer or StageTimer()
         with self._opened_device() as device:
             with timer("encode"):
-                told = condition_tiles(self.bundle, self.layout, panorama, mask, self.settings, self.backend,
+                told = condition_tiles(self._engines, self.layout, panorama, mask, self.settings,
                                        lambda done, total: progress("encode", done, total), device)
             with timer("denoise"):
                 if device:
@@ -161,7 +177,7 @@ class Animator:
         else:
             x, previous = state["x"], state["previous"]
         progress("denoise", start, settings.steps)
-        with load_engine(self.bundle, "unet", self.backend) as engine:
+        with self._engines.use("unet") as engine:
             denoiser = _Denoiser(engine, told, self.guided)
             for i in range(start, settings.steps):
                 v, v_uncond = denoiser(x, sigmas[i])
@@ -185,8 +201,7 @@ class Animator:
 
     def _denoise_on(self, device: Device, told: Conditions, progress: Progress) -> np.ndarray:
         """Denoise on a GPU."""
-        what = device_pipeline.Denoising(self.bundle, self.backend, self.layout, self.settings, self.guided,
-                                         self._sigmas())
+        what = device_pipeline.Denoising(self._engines, self.layout, self.settings, self.guided, self._sigmas())
         return device_pipeline.denoise(device, what, told, self._first_state(),
                                        lambda done, total: progress("denoise", done, total))
 
@@ -198,7 +213,7 @@ class Animator:
         alpha = composing.mask_alpha(mask, self._feather_px(mask), whole) if frozen else None
         if not told.moving.any():
             return np.repeat(panorama[None], self.bundle.tile["frames"], axis=0)
-        pixels = device_pipeline.decode(device, self.bundle, self.backend, x[told.moving],
+        pixels = device_pipeline.decode(device, self._engines, x[told.moving],
                                         lambda done, total: progress("decode", done, total))
         try:
             return device_pipeline.compose(device, self.layout, told.moving, pixels, panorama, select, alpha,
@@ -242,7 +257,7 @@ class Animator:
             BackendError: The decoder does not load.
         """
         with self._opened_device() as device, \
-                device_pipeline.load_for_host(self.bundle, "vae_decoder", self.backend, device) as engine:
+                device_pipeline.engine_for_host(self._engines, "vae_decoder", device) as engine:
             buffers = engine.allocate()
             for group in batches(indices, len(buffers["latents"])):
                 buffers["latents"][:len(group)] = x[group] / self.bundle.sampler["scaling_factor"]

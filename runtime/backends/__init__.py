@@ -1,7 +1,8 @@
 """Run the networks of a bundle. Each backend is a module with ``load`` and ``available``, imported when asked for."""
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -58,3 +59,40 @@ def load_engine(bundle: "Bundle", network: str, backend: str | None = None) -> E
         raise BackendError(f"The backend {backend or bundle.manifest['backend']['name']!r} cannot run here, since "
                            f"{found.detail}: {found.remedy}.")
     return module.load(bundle, network)
+
+
+class Engines:
+    """The engines of a bundle: each loaded when it is used, and closed after it, or kept for the next use.
+
+    Args:
+        bundle: Opened bundle.
+        backend: What runs them; None for the bundle's own.
+        keep: Keep what was loaded until ``close``.
+    """
+
+    def __init__(self, bundle: "Bundle", backend: str | None = None, keep: bool = False) -> None:
+        self.bundle, self.backend, self.keep = bundle, backend, keep
+        self._kept: dict[str, Engine] = {}
+
+    @contextlib.contextmanager
+    def use(self, network: str) -> Iterator[Engine]:
+        """Give an engine, ready to run.
+
+        Args:
+            network: As for ``load_engine``.
+
+        Raises:
+            BackendError, BundleError: As ``load_engine``.
+        """
+        if not self.keep:
+            with load_engine(self.bundle, network, self.backend) as engine:
+                yield engine
+            return
+        if network not in self._kept:
+            self._kept[network] = load_engine(self.bundle, network, self.backend)
+        yield self._kept[network]
+
+    def close(self) -> None:
+        """Close what was kept."""
+        while self._kept:
+            self._kept.popitem()[1].close()

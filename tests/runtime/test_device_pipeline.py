@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pano4d.runtime import device_pipeline
+from pano4d.runtime import backends
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
 from pano4d.runtime.errors import SettingsError
@@ -38,7 +38,7 @@ class EngineOnDevice(Engine):
 
 @pytest.fixture
 def on_device(device, monkeypatch):
-    monkeypatch.setattr(device_pipeline, "load_engine", lambda bundle, network, backend: EngineOnDevice(bundle, network, device))
+    monkeypatch.setattr(backends, "load_engine", lambda bundle, network, backend: EngineOnDevice(bundle, network, device))
     return device
 
 
@@ -117,3 +117,24 @@ def test_all_memory_is_given_back(on_device, panorama, mask):
 def test_tiles_are_always_fused_on_a_device(on_device):
     with pytest.raises(SettingsError, match="bundle for the CPU"):
         Animator(FakeBundle(), replace(SETTINGS, fuse="none"), device=on_device)
+
+
+def test_in_a_block_engines_stay_open_and_results_the_same(on_device, panorama, mask, monkeypatch):
+    loaded, closed, load = [], [], backends.load_engine
+
+    def counted(bundle, network, backend):
+        engine = load(bundle, network, backend)
+        loaded.append(network)
+        engine.close = lambda: closed.append(network)
+        return engine
+
+    monkeypatch.setattr(backends, "load_engine", counted)
+    once = Animator(FakeBundle(), SETTINGS, device=on_device).animate(panorama, mask)
+    assert len(loaded) == len(closed) == 4
+    taken = on_device.allocated_bytes
+    with Animator(FakeBundle(), SETTINGS, device=on_device) as animator:
+        for _ in range(2):
+            assert animator.animate(panorama, mask).frames.tobytes() == once.frames.tobytes()
+        assert sorted(loaded[4:]) == sorted(loaded[:4]) and len(closed) == 4
+    assert sorted(closed[4:]) == sorted(loaded[4:])
+    assert on_device.allocated_bytes == taken

@@ -22,6 +22,10 @@ class HostDevice:
     def __init__(self):
         self.blocks = {}
 
+    @property
+    def allocated_bytes(self):
+        return sum(block.nbytes for block in self.blocks.values())
+
     def empty(self, shape, dtype):
         memory = np.empty(int(np.prod(shape)) + 1, dtype)
         memory.view(np.uint8)[:] = 0xAB  # what nothing writes shows
