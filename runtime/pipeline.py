@@ -66,15 +66,16 @@ class Animator:
         settings: What is None is taken from the bundle.
         backend: Backend name; None for the bundle's own.
         device: GPU to run on, for a bundle whose engines do; None takes the first one for as long as it is needed.
+        engines: The bundle's engines where several animators share them, closed by the caller; None for own ones.
 
     Raises:
         SettingsError: The bundle cannot do what the settings ask for.
     """
 
     def __init__(self, bundle: Bundle, settings: AnimateSettings = AnimateSettings(), backend: str | None = None,
-                 device: Device | None = None) -> None:
+                 device: Device | None = None, engines: Engines | None = None) -> None:
         self.bundle, self.backend, self.device = bundle, backend, device
-        self._engines, self._opened = Engines(bundle, backend), contextlib.ExitStack()
+        self._engines, self._opened = engines or Engines(bundle, backend), contextlib.ExitStack()
         self.on_device = device is not None or _runs_on_device(bundle, backend)
         self.settings = settings.resolved(bundle.sampler)
         if self.on_device and self.settings.fuse == "none":
