@@ -8,7 +8,7 @@ from PIL import Image
 from pano4d.runtime import tiles
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import Engine
-from pano4d.runtime.device import Device
+from pano4d.runtime.device import Device, Scope
 from pano4d.runtime.device_pipeline import engine_for_host
 from pano4d.runtime.kernels.encode_cuda import encode_tiles
 from pano4d.runtime.settings import AnimateSettings
@@ -104,12 +104,8 @@ def _cut(panorama: np.ndarray, layout: tiles.Layout, size: int, device: Device |
     if device is None:
         pictures = tiles.extract_tiles(panorama, layout, size) / 127.5 - 1.0
         return np.ascontiguousarray(np.moveaxis(pictures, -1, 1), np.float32)
-    source = device.upload(panorama)
-    cut = encode_tiles(device, source, layout, size)
-    try:
-        return device.download(cut)
-    finally:
-        device.free(source, cut)
+    with Scope(device) as scope:
+        return device.download(scope.hold(encode_tiles(device, scope.upload(panorama), layout, size)))
 
 
 def _embed(engine: Engine, pictures: np.ndarray, moving: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pano4d.runtime import dlpack
-from pano4d.runtime.errors import BackendError
+from pano4d.runtime.errors import BackendError, DeviceMemoryError
 
 _DRIVER = "install the NVIDIA driver, and pip install 'pano4d[gpu]'"
 
@@ -59,8 +59,7 @@ def call(function: Any, *arguments: Any) -> Any:
 def _error(name: str, code: Any) -> BackendError:
     bindings = driver()
     if code == bindings.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
-        return BackendError("The GPU has not enough free memory: lower --vram-limit or --size, or end what else uses "
-                            "the GPU.")
+        return DeviceMemoryError()
     text = bindings.cuGetErrorString(code)[1]
     return BackendError(f"The GPU reports {text.decode() if text else code} ({code.name}) in {name}: run again, and "
                         "if it stays so, check the GPU with nvidia-smi.")
@@ -378,6 +377,53 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Scope:
+    """Take memory that is given back when the block ends, also by an error, but for what is kept.
+
+        with Scope(device) as scope:
+            table, tiles = scope.upload(values), scope.empty((12, 3, 64, 64), "float16")
+            ...
+            scope.keep(tiles)
+
+    Args:
+        device: Where.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._taken: list[DeviceArray] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+        """Take memory as `Device.empty` does."""
+        self._taken.append(self.device.empty(shape, dtype))
+        return self._taken[-1]
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+        """Take memory as `Device.zeros` does."""
+        array = self.empty(shape, dtype)
+        self.device.clear(array)
+        return array
+
+    def upload(self, source: np.ndarray) -> DeviceArray:
+        """Copy to the GPU as `Device.upload` does."""
+        return self.device.upload(source, self.empty(source.shape, source.dtype))
+
+    def hold(self, array: DeviceArray) -> DeviceArray:
+        """Give an array that was taken elsewhere back with the others."""
+        self._taken.append(array)
+        return array
+
+    def keep(self, *arrays: DeviceArray) -> None:
+        """Leave arrays to the caller; all of them if none is named."""
+        self._taken = [array for array in self._taken if arrays and array not in arrays]
+
+    def __enter__(self) -> Scope:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.device.free(*self._taken)
 
 
 def _initialised() -> ModuleType:

@@ -7,7 +7,7 @@ far the GPU has come.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from pano4d.runtime import schedule
 from pano4d.runtime.backends import Engines
-from pano4d.runtime.backends.base import Engine
+from pano4d.runtime.backends.base import Engine, TensorSpec
 from pano4d.runtime.bundle import Bundle
-from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
 from pano4d.runtime.kernels.blend_cuda import StateShape, TileState, blend_tables
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 THREADS = 128
 
+Arrays = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and element type of arrays by name; what is planned is what is taken."""
+
 
 class HostSide(Engine):
     """Offer an engine of the GPU to code that holds its tensors in host memory.
@@ -37,12 +40,18 @@ class HostSide(Engine):
     Args:
         engine: The engine; not closed with this object.
         device: Where it runs.
+
+    Raises:
+        BackendError: The GPU has not enough memory.
     """
 
     def __init__(self, engine: Engine, device: Device) -> None:
         self.inputs, self.outputs = engine.inputs, engine.outputs
         self._engine, self._device = engine, device
-        self._arrays = {spec.name: device.empty(spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
+        with Scope(device) as scope:
+            self._arrays = {name: scope.empty(*spec) for name, spec in
+                            engine_arrays((*self.inputs, *self.outputs)).items()}
+            scope.keep()
 
     def run(self, buffers: Mapping[str, np.ndarray], stream: Any = None) -> None:
         """Copy the inputs over, run, and copy the outputs back. See ``Engine.run``.
@@ -60,6 +69,11 @@ class HostSide(Engine):
     def close(self) -> None:
         """Release the memory."""
         self._device.free(*self._arrays.values())
+
+
+def engine_arrays(specs: Iterable[TensorSpec]) -> Arrays:
+    """List the arrays of an engine's inputs or outputs."""
+    return {spec.name: (spec.shape, spec.dtype) for spec in specs}
 
 
 @contextlib.contextmanager
@@ -154,43 +168,74 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
     scalings = [schedule.scalings(sigma) for sigma in sigmas[:-1]] + [(0.0, 0.0, 0.0, 0.0)]
     guidance = schedule.guidance_scales(state.shape.frames, settings.min_guidance_scale,
                                         settings.max_guidance_scale) if what.guided else None
-    fixed = _fixed_inputs(device, engine, told, scalings, state.shape)
     rest = (x[~moving] - latents[~moving][:, None]) / np.float32(sigmas[0])
-    state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance, rest)
-    device.synchronize()
-    events = []
-    for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
-        for g in range(state.shape.groups):
-            buffers = {"sample": state.sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
-                       "embeddings": fixed["embeddings"][g], "added_time_ids": fixed["added_time_ids"]}
-            engine.run({spec.name: _as(buffers[spec.name], spec.shape) for spec in (*engine.inputs, *engine.outputs)},
-                       device.stream)
-        c_skip, c_out, _, _ = scalings[i]
-        state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k)
-        events.append(device.event())
-    for i, event in enumerate(events):
-        device.wait(event)
-        progress(i + 1, len(events))
-    device.free(*fixed.values())
+    with Scope(device) as scope:
+        fixed = _fixed_inputs(scope, engine, told, scalings, state.shape)
+        state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance, rest)
+        device.synchronize()
+        events = []
+        for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
+            for g in range(state.shape.groups):
+                buffers = {"sample": state.sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
+                           "embeddings": fixed["embeddings"][g], "added_time_ids": fixed["added_time_ids"]}
+                engine.run({spec.name: _as(buffers[spec.name], spec.shape) for spec in (*engine.inputs, *engine.outputs)},
+                           device.stream)
+            c_skip, c_out, _, _ = scalings[i]
+            state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k)
+            events.append(device.event())
+        for i, event in enumerate(events):
+            device.wait(event)
+            progress(i + 1, len(events))
 
 
 def _as(array: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
     return DeviceArray(array.pointer, shape, array.dtype, array.owner)
 
 
-def _fixed_inputs(device: Device, engine: Engine, told: Conditions, scalings: list, shape: StateShape) \
+def fixed_arrays(inputs: Iterable[TensorSpec], steps: int, groups: int) -> Arrays:
+    """List the arrays of what does not change from step to step, and of the noise conditions of all steps.
+
+    Args:
+        inputs: Inputs of the denoiser.
+        steps: Denoising steps.
+        groups: Engine calls of a step.
+
+    Returns:
+        The arrays by name.
+    """
+    specs = engine_arrays(inputs)
+    counts = {"c_noise": (steps + 1,), "embeddings": (groups,), "added_time_ids": ()}
+    return {name: ((*counts[name], *specs[name][0]), specs[name][1]) for name in counts}
+
+
+def _fixed_inputs(scope: Scope, engine: Engine, told: Conditions, scalings: list, shape: StateShape) \
         -> dict[str, DeviceArray]:
-    """Upload what does not change from step to step, and the noise conditions of all steps."""
-    specs = {spec.name: spec for spec in engine.inputs}
-    rows, halves = specs["c_noise"].shape[0], 2 if shape.guided else 1
-    noise = np.repeat(np.array([c_noise for _, _, _, c_noise in scalings])[:, None], rows, axis=1)
-    padded = np.zeros((shape.groups * shape.batch, *specs["embeddings"].shape[1:]), np.float32)
+    """Upload what `fixed_arrays` lists."""
+    arrays, halves = fixed_arrays(engine.inputs, len(scalings) - 1, shape.groups), 2 if shape.guided else 1
+    each = arrays["embeddings"][0][2:]
+    padded = np.zeros((shape.groups * shape.batch, *each), np.float32)
     padded[:shape.slots] = told.embeddings[told.moving]
-    embeddings = np.zeros((shape.groups, halves, shape.batch, *padded.shape[1:]), np.float32)
-    embeddings[:, -1] = padded.reshape(shape.groups, shape.batch, *padded.shape[1:])  # the other half knows nothing
-    values = {"c_noise": noise, "embeddings": embeddings.reshape(shape.groups, rows, *padded.shape[1:]),
-              "added_time_ids": np.broadcast_to(told.time_ids, specs["added_time_ids"].shape)}
-    return {name: device.upload(value.astype(specs[name].dtype)) for name, value in values.items()}
+    embeddings = np.zeros((shape.groups, halves, shape.batch, *each), np.float32)
+    embeddings[:, -1] = padded.reshape(shape.groups, shape.batch, *each)  # the other half knows nothing
+    values = {"c_noise": np.array([c_noise for _, _, _, c_noise in scalings])[:, None],
+              "embeddings": embeddings.reshape(arrays["embeddings"][0]), "added_time_ids": told.time_ids}
+    return {name: scope.upload(np.broadcast_to(values[name], size).astype(dtype)) for name, (size, dtype) in arrays.items()}
+
+
+def decode_arrays(source: TensorSpec, target: TensorSpec, slots: int) -> Arrays:
+    """List the arrays it takes to decode tiles; the pixels stay.
+
+    Args:
+        source: Input of the decoder.
+        target: Its output.
+        slots: Tiles to decode.
+
+    Returns:
+        ``clean``, ``latents`` and ``pixels``.
+    """
+    groups = -(-slots // source.shape[0])
+    return {"clean": ((groups * source.shape[0], *source.shape[1:]), "float32"),
+            "latents": ((groups, *source.shape), source.dtype), "pixels": ((groups, *target.shape), target.dtype)}
 
 
 def decode(device: Device, engines: Engines, x: np.ndarray,
@@ -209,26 +254,25 @@ def decode(device: Device, engines: Engines, x: np.ndarray,
     Raises:
         BackendError: The engine does not load, or the GPU fails.
     """
-    with engines.use("vae_decoder") as engine:
+    with engines.use("vae_decoder") as engine, Scope(device) as scope:
         (source,), (target,) = engine.inputs, engine.outputs
-        batch, groups = source.shape[0], -(-len(x) // source.shape[0])
+        arrays, batch = decode_arrays(source, target, len(x)), source.shape[0]
         (scale_into,) = compiler.load_kernels(device, "convert.cu", ("scale_into",),
                                               compiler.definitions(np.dtype(source.dtype).itemsize))
-        padded = np.zeros((groups * batch, *x.shape[1:]), np.float32)
+        padded = np.zeros(*arrays["clean"])
         padded[:len(x)] = x
-        clean, latents = device.upload(padded), device.empty((groups, *source.shape), source.dtype)
+        clean, latents, pixels = scope.upload(padded), scope.empty(*arrays["latents"]), scope.empty(*arrays["pixels"])
         scale_into((-(-clean.size // THREADS),), THREADS, clean, latents, np.int64(clean.size),
                    np.float32(1 / engines.bundle.sampler["scaling_factor"]))
-        pixels = device.empty((groups, *target.shape), target.dtype)
         events = []
-        for g in range(groups):
+        for g in range(pixels.shape[0]):
             engine.run({source.name: latents[g], target.name: pixels[g]}, device.stream)
             events.append(device.event())
         for g, event in enumerate(events):
             device.wait(event)
             progress(min((g + 1) * batch, len(x)), len(x))
-        device.free(clean, latents)
-    return _as(pixels, (groups * batch, *target.shape[1:]))
+        scope.keep(pixels)
+    return _as(pixels, (pixels.shape[0] * batch, *target.shape[1:]))
 
 
 def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceArray, panorama: np.ndarray,
@@ -244,7 +288,7 @@ def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceAr
         select: Pixels to compose. bool [H, W].
         alpha: Weight of the composed pixels against the input, float32 [H, W]; None for the share of decoded tiles.
         cell_px: Width of a latent cell on the panorama, in pixels, to keep the input's detail; None to leave it.
-        chunk: Frames composed at a time; None for all.
+        chunk: Frames composed and brought back at a time; None for all.
 
     Returns:
         uint8 [T, H, W, 3].
@@ -255,11 +299,13 @@ def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceAr
     frames, size = pixels.shape[1], pixels.shape[-1]
     if not (moving.any() and select.any()):
         return np.repeat(panorama[None], frames, axis=0)
-    composer = Composer(device, layout, moving, select, frames, size, chunk, pixels.dtype.name)
-    picture = device.upload(panorama)
-    weights = None if alpha is None else device.upload(alpha[select].astype(np.float32))
-    try:
-        return device.download(composer.run(pixels, picture, weights, cell_px))
-    finally:
-        composer.free()
-        device.free(picture, *([] if weights is None else [weights]))
+    made, done = np.empty((frames, *panorama.shape), np.uint8), 0
+    with Scope(device) as scope, contextlib.ExitStack() as stack:
+        composer = Composer(device, layout, moving, select, frames, size, chunk, pixels.dtype.name)
+        stack.callback(composer.free)
+        picture = scope.upload(panorama)
+        weights = None if alpha is None else scope.upload(alpha[select].astype(np.float32))
+        for part in composer.run(pixels, picture, weights, cell_px):
+            device.download(part, made[done:done + part.shape[0]])
+            done += part.shape[0]
+    return made

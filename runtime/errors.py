@@ -6,6 +6,7 @@
     ├── SettingsError     an option out of its range
     ├── BundleError       an engine bundle: missing, damaged, made for something else
     ├── BackendError      an inference backend: unknown, not installed, failed to load
+    │   └── DeviceMemoryError   the GPU has no room; a MemoryError too
     └── CheckpointError   a model checkpoint given to the build
 
 Every message is one sentence or two: what was found, what is needed, what to type.
@@ -34,6 +35,14 @@ class BundleError(Pano4DError):
 
 class BackendError(Pano4DError):
     """An inference backend is unknown, not installed or failed to load."""
+
+
+class DeviceMemoryError(BackendError, MemoryError):
+    """The GPU has not enough free memory for what was to be taken."""
+
+    def __init__(self) -> None:
+        super().__init__("The GPU has not enough free memory: use a smaller --size, a smaller --vram-limit (it composes "
+                         "fewer frames at a time) or a bundle of a smaller --tile-batch, or end what else uses the GPU.")
 
 
 class CheckpointError(Pano4DError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
 from pano4d.runtime.tiles import Layout
@@ -121,12 +121,14 @@ class TileState:
                                        fuse_samples=shape.fuse_samples)
         (self._prepare,) = compiler.load_kernels(device, "prepare.cu", ("prepare",), defined)
         (self._blend,) = compiler.load_kernels(device, "blend.cu", ("blend",), defined)
-        self._arrays = {name: device.zeros(*spec) for name, spec in shape.arrays().items()}
         slots = np.where(moving, np.cumsum(moving) - 1, -np.cumsum(~moving)).astype(np.int32)
-        for name, values in zip(("own", "taps", "shares"), blend_tables(plan, moving, shape.size)):
-            device.upload(values, self._arrays[name])
-        device.upload(slots, self._arrays["slot_of"])
-        device.synchronize()
+        with Scope(device) as scope:
+            self._arrays = {name: scope.zeros(*spec) for name, spec in shape.arrays().items()}
+            for name, values in zip(("own", "taps", "shares"), blend_tables(plan, moving, shape.size)):
+                device.upload(values, self._arrays[name])
+            device.upload(slots, self._arrays["slot_of"])
+            device.synchronize()
+            scope.keep()
 
     def __getattr__(self, name: str) -> DeviceArray:
         """Give one of the arrays of `StateShape.arrays`."""

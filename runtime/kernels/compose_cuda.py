@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.detail import LEVELS, radii
 from pano4d.runtime.sphere import lonlat_to_directions, pixel_lonlat
@@ -21,33 +22,35 @@ class ComposeShape:
     """Say how large the work is.
 
     Attributes:
-        slots: Decoded tiles.
+        tiles: Tiles of the layout, V.
+        listed: Entries of the tiles that may see each block.
         frames: T.
         size: Side of a decoded tile, s.
         height: Rows of the panorama.
         width: Columns of the panorama.
         count: Pixels to compose, N.
         chunk: Frames composed at a time.
-        element: What the decoder writes: ``float16`` or ``float32``.
     """
 
-    slots: int
+    tiles: int
+    listed: int
     frames: int
-    size: int
     height: int
     width: int
     count: int
     chunk: int
-    element: str = "float16"
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """List shape and element type of every large array, by name; what is planned is what is taken."""
-        whole = (self.height, self.width)
+        """List shape and element type of every array, by name; what is planned is what is taken."""
+        whole, blocks = (self.height, self.width), -(-self.height // BLOCK) * -(-self.width // BLOCK)
         return {
+            "rotations": ((self.tiles, 3, 3), "float32"), "slot_of": ((self.tiles,), "int32"),
+            "block_start": ((blocks + 1,), "int32"), "block_tiles": ((self.listed,), "int32"),
+            "columns": ((self.width, 2), "float32"), "rows": ((self.height, 2), "float32"),
             "composed": ((self.chunk, self.count, 3), "float32"), "first": ((self.count, 3), "float32"),
             "alpha": ((self.count,), "float32"), "selected": ((self.count,), "int32"),
             "cast": ((*whole, 4), "float32"), "change": ((*whole, 2), "float32"), "scratch": ((*whole, 4), "float32"),
-            "frames": ((self.frames, *whole, 3), "uint8"),
+            "frames": ((self.chunk, *whole, 3), "uint8"),
         }
 
     @property
@@ -98,7 +101,7 @@ class Composer:
         select: Pixels to compose. bool [H, W], one at least.
         frames: T.
         size: Side of a decoded tile.
-        chunk: Frames at a time; None for all.
+        chunk: Frames at a time, at most T; None for all.
         element: What the decoder writes.
 
     Raises:
@@ -109,23 +112,26 @@ class Composer:
                  chunk: int | None = None, element: str = "float16") -> None:
         (height, width), count = select.shape, int(select.sum())
         self.device, self.focal = device, np.float32(layout.focal(size))
-        self.shape = ComposeShape(int(moving.sum()), frames, size, height, width, count, chunk or frames, element)
+        self.size, (start, listed) = size, tiles_of_blocks(layout, height, width)
+        self.shape = ComposeShape(layout.count, len(listed), frames, height, width, count, chunk or frames)
         defined = compiler.definitions(np.dtype(element).itemsize)
         (self._compose,) = compiler.load_kernels(device, "compose.cu", ("compose",), defined)
         self._residual, self._change, self._box_sum, self._finish = compiler.load_kernels(
             device, "detail.cu", ("residual", "change", "box_sum", "finish"), defined)
-        self._arrays = {name: device.zeros(*spec) for name, spec in self.shape.arrays().items()}
-        device.upload(np.flatnonzero(select).astype(np.int32), self._arrays["selected"])
-        lon, lat = pixel_lonlat(height, width)
-        slots = np.where(moving, np.cumsum(moving) - 1, -1)
-        tables = (layout.rotations.astype(np.float32), slots.astype(np.int32), *tiles_of_blocks(layout, height, width),
-                  *(np.stack([np.sin(a), np.cos(a)], axis=-1).astype(np.float32) for a in (lon, lat)))
-        self._tables = [device.upload(table) for table in tables]
-        device.synchronize()
+        columns, rows = (np.stack([np.sin(a), np.cos(a)], axis=-1) for a in pixel_lonlat(height, width))
+        values = {"rotations": layout.rotations, "slot_of": np.where(moving, np.cumsum(moving) - 1, -1),
+                  "block_start": start, "block_tiles": listed, "columns": columns, "rows": rows,
+                  "selected": np.flatnonzero(select)}
+        with Scope(device) as scope:
+            self._arrays = {name: scope.zeros(*spec) for name, spec in self.shape.arrays().items()}
+            for name, value in values.items():
+                device.upload(value.astype(self._arrays[name].dtype), self._arrays[name])
+            device.synchronize()
+            scope.keep()
 
     def run(self, pixels: DeviceArray, panorama: DeviceArray, alpha: DeviceArray | None = None,
-            cell_px: float | None = None) -> DeviceArray:
-        """Compose all frames; enqueued, not waited for.
+            cell_px: float | None = None) -> Iterator[DeviceArray]:
+        """Compose all frames, a chunk at a time; enqueued, not waited for.
 
         Args:
             pixels: Decoded tiles in -1..1. ``element`` [slots, T, 3, s, s].
@@ -133,24 +139,24 @@ class Composer:
             alpha: Weight of the composed pixels against the input. float32 [N]; None for the share of decoded tiles.
             cell_px: Width of a latent cell on the panorama, in pixels, to keep the input's detail; None to leave it.
 
-        Returns:
-            uint8 [T, H, W, 3], overwritten by the next call.
+        Yields:
+            The next frames, ``chunk`` of them or what is left. uint8 [n, H, W, 3], overwritten by the next chunk.
 
         Raises:
             BackendError: The driver refuses.
         """
-        arrays, shape = self._arrays, self.shape
-        for t in range(shape.frames):
-            self.device.copy(panorama, arrays["frames"][t])
+        arrays, shape, frames = self._arrays, self.shape, self._arrays["frames"]
         for begin in range(0, shape.frames, shape.chunk):
-            self.compose_frames(pixels, begin, min(shape.chunk, shape.frames - begin))
+            count = min(shape.chunk, shape.frames - begin)
+            self.compose_frames(pixels, begin, count)
             if begin == 0:
                 self.device.copy(arrays["composed"][0], arrays["first"])
                 if cell_px is not None:
                     self._find_cast(panorama, cell_px)
-            for t in range(begin, min(begin + shape.chunk, shape.frames)):
-                self._finish_frame(t, arrays["composed"][t - begin], panorama, alpha or arrays["alpha"], cell_px)
-        return arrays["frames"]
+            for t in range(count):
+                self.device.copy(panorama, frames[t])
+                self._finish_frame(t, panorama, alpha or arrays["alpha"], cell_px)
+            yield DeviceArray(frames.pointer, (count, *frames.shape[1:]), frames.dtype, frames.owner)
 
     def bytes_composed(self, frames: int) -> int:
         """Count the bytes that `compose_frames` writes."""
@@ -168,9 +174,10 @@ class Composer:
             BackendError: The driver refuses.
         """
         shape = self.shape
-        sizes = (shape.count, shape.width, BLOCK, frames, begin, shape.frames, shape.size, frames)
-        self._compose((self._blocks(shape.count),), THREADS, pixels, *self._tables, self._arrays["selected"],
-                      self._arrays["composed"], self._arrays["alpha"], *map(np.int32, sizes), self.focal)
+        sizes = (shape.count, shape.width, BLOCK, frames, begin, shape.frames, self.size, frames)
+        names = ("rotations", "slot_of", "block_start", "block_tiles", "columns", "rows", "selected", "composed", "alpha")
+        self._compose((self._blocks(shape.count),), THREADS, pixels, *(self._arrays[name] for name in names),
+                      *map(np.int32, sizes), self.focal)
 
     def _find_cast(self, panorama: DeviceArray, cell_px: float) -> None:
         arrays, count = self._arrays, np.int32(self.shape.count)
@@ -179,9 +186,10 @@ class Composer:
                        arrays["cast"], count)
         self._box_sums(arrays["cast"], 4, radii(cell_px)[1])
 
-    def _finish_frame(self, t: int, composed: DeviceArray, panorama: DeviceArray, alpha: DeviceArray,
-                      cell_px: float | None) -> None:
+    def _finish_frame(self, t: int, panorama: DeviceArray, alpha: DeviceArray, cell_px: float | None) -> None:
+        """Finish frame ``t`` of the chunk."""
         arrays, count = self._arrays, np.int32(self.shape.count)
+        composed = arrays["composed"][t]
         grid = (self._blocks(self.shape.count),)
         if cell_px is not None:
             # The sums of the frame before lie outside the selection too.
@@ -206,4 +214,4 @@ class Composer:
 
     def free(self) -> None:
         """Give the memory back."""
-        self.device.free(*self._arrays.values(), *self._tables)
+        self.device.free(*self._arrays.values())

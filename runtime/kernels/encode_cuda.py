@@ -2,11 +2,29 @@
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.tiles import Layout, supersampling
 
 THREADS = 128
+
+
+def encode_arrays(tiles: int, size: int, height: int, width: int, element: str = "float32") \
+        -> dict[str, tuple[tuple[int, ...], str]]:
+    """List shape and element type of every array it takes to cut tiles; what is planned is what is taken.
+
+    Args:
+        tiles: Tiles of the layout, V.
+        size: Side of a tile, s.
+        height: Rows of the panorama.
+        width: Columns of the panorama.
+        element: ``float32`` or ``float16``.
+
+    Returns:
+        The arrays by name.
+    """
+    return {"panorama": ((height, width, 3), "uint8"), "rotations": ((tiles, 3, 3), "float32"),
+            "tiles": ((tiles, 3, size, size), element)}
 
 
 def encode_tiles(device: Device, panorama: DeviceArray, layout: Layout, size: int, samples: int | None = None,
@@ -31,9 +49,10 @@ def encode_tiles(device: Device, panorama: DeviceArray, layout: Layout, size: in
     samples = supersampling(layout, size, width) if samples is None else samples
     (kernel,) = compiler.load_kernels(device, "encode_tiles.cu", ("encode_tiles",),
                                       compiler.definitions(np.dtype(element).itemsize))
-    rotations = device.upload(layout.rotations.astype(np.float32))
-    tiles = device.empty((layout.count, 3, size, size), element)
-    kernel((-(-size * size // THREADS), layout.count), THREADS, panorama, rotations, tiles,
-           *map(np.int32, (height, width, size, samples)), np.float32(layout.focal(size)))
-    device.free(rotations)  # the driver waits for the kernel first
+    with Scope(device) as scope:  # the driver waits for the kernel before it frees the rotations
+        rotations = scope.upload(layout.rotations.astype(np.float32))
+        tiles = scope.empty(*encode_arrays(layout.count, size, height, width, element)["tiles"])
+        kernel((-(-size * size // THREADS), layout.count), THREADS, panorama, rotations, tiles,
+               *map(np.int32, (height, width, size, samples)), np.float32(layout.focal(size)))
+        scope.keep(tiles)
     return tiles

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pano4d.runtime import backends
+from pano4d.runtime import backends, device_pipeline
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
-from pano4d.runtime.errors import SettingsError
+from pano4d.runtime.errors import DeviceMemoryError, SettingsError
 from pano4d.runtime.pipeline import Animator
 from pano4d.runtime.settings import AnimateSettings
 
@@ -21,11 +21,15 @@ SETTINGS = AnimateSettings(width=128, height=64)
 class EngineOnDevice(Engine):
     """The stand-in, with its buffers in the device's memory."""
 
-    device = "cuda"
+    device, loaded = "cuda", set()
 
     def __init__(self, bundle, network, where):
         self.inner, self.where = FakeEngine(bundle, network), where
         self.inputs, self.outputs = self.inner.inputs, self.inner.outputs
+        self.loaded.add(self)
+
+    def close(self):
+        self.loaded.discard(self)
 
     def run(self, buffers, stream=None):
         if all(isinstance(array, np.ndarray) for array in buffers.values()):  # the CPU's pipeline, for comparison
@@ -112,6 +116,49 @@ def test_all_memory_is_given_back(on_device, panorama, mask):
         pytest.skip("counted on the host only")
     Animator(FakeBundle(max_guidance_scale=2.0), SETTINGS, device=on_device).animate(panorama, mask)
     assert not on_device.blocks
+
+
+def test_wherever_memory_runs_out_all_of_it_is_given_back(on_device, panorama, mask):
+    if not hasattr(on_device, "blocks"):
+        pytest.skip("counted on the host only")
+    animator = Animator(FakeBundle(max_guidance_scale=2.0, batch=2, steps=1), SETTINGS, device=on_device)
+    on_device.left = 1000
+    animator.animate(panorama, mask)
+    taken = 1000 - on_device.left
+    assert taken > 40
+    for count in range(taken):
+        on_device.left = count
+        with pytest.raises(DeviceMemoryError):
+            animator.animate(panorama, mask)
+        assert not on_device.blocks, f"after {count} arrays {len(on_device.blocks)} are left"
+        assert not EngineOnDevice.loaded, f"after {count} arrays engines are left"
+
+
+@pytest.mark.parametrize("network", ["image_encoder", "vae_encoder", "unet", "vae_decoder"])
+def test_wherever_an_engine_fails_all_memory_is_given_back(on_device, panorama, mask, network, monkeypatch):
+    if not hasattr(on_device, "blocks"):
+        pytest.skip("counted on the host only")
+
+    def full(*arrays):
+        raise DeviceMemoryError
+
+    monkeypatch.setattr(FakeEngine, f"_{network}", full)
+    with pytest.raises(DeviceMemoryError):
+        Animator(FakeBundle(batch=2), SETTINGS, device=on_device).animate(panorama, mask)
+    assert not on_device.blocks and not EngineOnDevice.loaded
+
+
+def test_frames_composed_in_chunks_are_the_same(on_device, panorama, mask):
+    animator = Animator(FakeBundle(frames=5), SETTINGS, device=on_device)
+    told = animator.animate(panorama, mask)
+    moving = np.zeros(animator.layout.count, bool)
+    moving[told.moving_tiles] = True
+    frames = []
+    for chunk in (None, 2):
+        pixels = device_pipeline.decode(on_device, backends.Engines(animator.bundle), told.latents[moving])
+        frames.append(device_pipeline.compose(on_device, animator.layout, moving, pixels, panorama, mask, None, 8.0, chunk))
+        on_device.free(pixels)
+    assert (frames[0] == frames[1]).all() and (frames[0] != panorama).any()
 
 
 def test_tiles_are_always_fused_on_a_device(on_device):

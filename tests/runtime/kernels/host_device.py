@@ -9,27 +9,35 @@ from pathlib import Path
 import numpy as np
 
 from pano4d.runtime.device import DeviceArray
+from pano4d.runtime.errors import DeviceMemoryError
 from pano4d.runtime.kernels import compiler
 
 HERE = Path(__file__).parent
 
 
 class HostDevice:
-    """Offer of `Device` what launchers use."""
+    """Offer of `Device` what launchers use; it refuses memory after `left` more arrays, if that is set."""
 
     stream, arch, name = 0, "host", "host"
 
     def __init__(self):
-        self.blocks = {}
+        self.blocks, self.sizes, self.peak_bytes, self.left = {}, {}, 0, None
 
     @property
     def allocated_bytes(self):
-        return sum(block.nbytes for block in self.blocks.values())
+        return sum(self.sizes[pointer] for pointer in self.blocks)
 
     def empty(self, shape, dtype):
+        assert all(shape), shape
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise DeviceMemoryError
         memory = np.empty(int(np.prod(shape)) + 1, dtype)
         memory.view(np.uint8)[:] = 0xAB  # what nothing writes shows
         self.blocks[memory.ctypes.data] = memory
+        self.sizes[memory.ctypes.data] = int(np.prod(shape)) * memory.itemsize
+        self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
         return DeviceArray(memory.ctypes.data, tuple(shape), np.dtype(dtype), self)
 
     def zeros(self, shape, dtype):

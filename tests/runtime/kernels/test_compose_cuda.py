@@ -23,6 +23,12 @@ def levels(values):
     return np.clip(values.astype(np.float64) * 127.5 + 127.5, 0, 255)
 
 
+def composed(device, composer, values, panorama, *more):
+    """All frames, chunk by chunk. uint8 [T, H, W, 3]."""
+    chunks = composer.run(device.upload(values), device.upload(panorama), *more)
+    return np.concatenate([device.download(chunk) for chunk in chunks])
+
+
 def on_cpu(layout, values, select, moving):
     """What the CPU path composes: float32 [T, N, 3], and the share of the moving tiles [N]."""
     plan = cpu.ComposePlan.build(layout, values.shape[-1], *select.shape, select=select)
@@ -50,7 +56,7 @@ def test_composition_equals_the_reference(device, layout, height, size, element,
     assert (device.download(composer._arrays["alpha"]) == 1).all()
     panorama = np.zeros((height, 2 * height, 3), np.uint8)
     composer = Composer(device, layout, moving, everywhere, FRAMES, size, chunk, element)
-    frames = device.download(composer.run(device.upload(values), device.upload(panorama)))
+    frames = composed(device, composer, values, panorama)
     assert np.abs(frames.reshape(FRAMES, -1, 3) - exact).max() <= 0.51
 
 
@@ -71,8 +77,7 @@ def test_detail_and_still_pixels_equal_the_cpu_path(device, chunk):
     keep_detail(acc, select, panorama, cell_px)
     wanted = cpu.compose_frames(acc, plan, panorama, alpha)
     composer = Composer(device, layout, moving, select, FRAMES, size, chunk, "float32")
-    ours = device.download(composer.run(device.upload(values[moving]), device.upload(panorama),
-                                        device.upload(alpha[select]), cell_px))
+    ours = composed(device, composer, values[moving], panorama, device.upload(alpha[select]), cell_px)
     difference = np.abs(ours.astype(int) - wanted.astype(int))
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
     assert (ours[:, ~select] == panorama[~select]).all()
@@ -84,7 +89,7 @@ def test_alpha_is_the_share_of_the_decoded_tiles(device):
     values = decoded(layout, size)
     _, share, _ = on_cpu(layout, values, everywhere, moving)
     composer = Composer(device, layout, moving, everywhere, FRAMES, size, None, "float32")
-    composer.run(device.upload(values[moving]), device.upload(np.zeros((16, 32, 3), np.uint8)))
+    composed(device, composer, values[moving], np.zeros((16, 32, 3), np.uint8))
     np.testing.assert_allclose(device.download(composer._arrays["alpha"]), share, atol=1e-4)
 
 
