@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import platform
+import traceback
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from pano4d.runtime.backends.base import Availability, Engine
 from pano4d.runtime.bundle import Bundle, Network
-from pano4d.runtime.errors import BackendError
+from pano4d.runtime.errors import BackendError, DeviceMemoryError
 
 try:
     import torch
@@ -26,6 +27,7 @@ STRIDES = "strides"
 """Key in the metadata of a weight file: strides, by name, of the weights that were compiled in another order than the
 file's, such as with their channels last; as JSON."""
 
+_FULL = ("out of memory", "ALLOC_FAILED")
 _INSTALL = "pip install torch"
 _REBUILD = "build one here with `pano4d build --backend aotinductor`"
 
@@ -106,32 +108,30 @@ class AotinductorEngine(Engine):
                 first run waits for the GPU, later ones only enqueue.
 
         Raises:
-            BackendError: A buffer is missing or does not fit its spec, or the package fails.
+            BackendError: A buffer is missing or does not fit its spec, the package fails, or the GPU has no room.
         """
         self.check(buffers)
         inputs = [torch.as_tensor(buffers[spec.name]) for spec in self.inputs]
         output = torch.as_tensor(buffers[self.outputs[0].name])
         compute = self._replay if self._wants_graph else self._compute
         try:
-            with torch.inference_mode(), _on(self.device, stream):
+            with _memory_told(), torch.inference_mode(), _on(self.device, stream):
                 output.copy_(compute(inputs))
         except RuntimeError as error:
-            raise BackendError(f"A compiled engine failed while running ({_first_line(error)}): use smaller tiles or more "
-                               "memory.") from error
+            raise BackendError(f"A compiled engine failed while running ({_first_line(error)}): use a bundle of a smaller "
+                               "--tile-batch, or more memory.") from error
 
     def allocate(self) -> dict[str, Any]:
         """Make NumPy arrays, or tensors of torch on the GPU. See ``Engine.allocate``.
 
         Raises:
-            MemoryError: The device has no room for them.
+            DeviceMemoryError: The GPU has no room for them.
         """
         if self.device == "cpu":
             return super().allocate()
-        try:
+        with _memory_told():
             made = {spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device="cuda")
                     for spec in (*self.inputs, *self.outputs)}
-        except torch.cuda.OutOfMemoryError as error:
-            raise MemoryError("The GPU has no room for the buffers of an engine.") from error
         # Another stream may use them next.
         torch.cuda.synchronize()
         return made
@@ -166,10 +166,11 @@ class AotinductorEngine(Engine):
             # Kernels are loaded and workspaces made by the first call, which a graph could not record.
             self._compute(self._held)
         torch.cuda.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._result = self._compute(self._held)
         torch.cuda.synchronize()
+        self._graph = graph
 
 
 def load(bundle: Bundle, network: str, graph: bool = True) -> AotinductorEngine:
@@ -184,11 +185,18 @@ def load(bundle: Bundle, network: str, graph: bool = True) -> AotinductorEngine:
         The engine.
 
     Raises:
-        BackendError: torch is missing, or the engine was made for another kind of machine or version of torch.
+        BackendError: torch is missing, the engine was made for another kind of machine or version of torch, or the GPU
+            has no room for its weights.
         BundleError: The bundle has no such network.
     """
-    described, device = bundle.network(network), bundle.manifest["target"].get("device")
+    described = bundle.network(network)
     check_target(bundle, described)
+    with _memory_told():
+        return _loaded_engine(bundle, network, described, graph)
+
+
+def _loaded_engine(bundle: Bundle, network: str, described: Network, graph: bool) -> AotinductorEngine:
+    device = bundle.manifest["target"].get("device")
     exact = bundle.manifest["precision"]["compute"] == "float32"
     weights = _shared_weights(bundle, network, device, exact)
     package = Package(described.path)
@@ -326,7 +334,8 @@ def _read_weights(path: Path, device: str, exact: bool) -> Weights:
     except (SafetensorError, OSError, ValueError) as error:
         raise BackendError(f"{path} cannot be read ({_first_line(error)}): build the bundle again with `pano4d build "
                            "--force`.") from error
-    return Weights((name, _as_compiled(tensor, exact, strides.get(name))) for name, tensor in read.items())
+    # One after another, so that no more than one tensor is there twice.
+    return Weights((name, _as_compiled(read.pop(name), exact, strides.get(name))) for name in list(read))
 
 
 def _as_compiled(tensor: Any, exact: bool, stride: list[int] | None) -> Any:
@@ -345,6 +354,33 @@ def _on(device: str, stream: Any) -> Iterator[None]:
     chosen = torch.cuda.ExternalStream(int(stream)) if int(stream) else torch.cuda.default_stream()
     with torch.cuda.stream(chosen):
         yield
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Raise one error for all the ways in which torch says that a GPU is full, and give back what it left there.
+
+    Raises:
+        DeviceMemoryError: The GPU is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise DeviceMemoryError() from error
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Look for full memory in an error and in what led to it: the end of a capture hides why it failed."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _first_line(error: Exception) -> str:

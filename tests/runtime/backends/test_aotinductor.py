@@ -1,5 +1,6 @@
 """The AOTInductor backend on a network of a few operators, compiled here; on a GPU too where there is one."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pano4d.runtime.backends import aotinductor, load_engine  # noqa: E402
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec  # noqa: E402
 from pano4d.runtime.backends.fake import FakeBundle  # noqa: E402
 from pano4d.runtime.bundle import Bundle, file_record  # noqa: E402
-from pano4d.runtime.errors import BackendError, BundleError  # noqa: E402
+from pano4d.runtime.errors import BackendError, BundleError, DeviceMemoryError  # noqa: E402
 
 X, Y = TensorSpec("x", "float32", (2, 3, 16, 16)), TensorSpec("y", "float32", (2, 5, 8, 8))
 
@@ -120,6 +121,61 @@ def test_engines_of_the_same_file_share_its_weights_until_the_last_is_closed(bun
     np.testing.assert_allclose(buffers["y"], expected(draw()), rtol=1e-4, atol=1e-5)
     second.close()
     assert not aotinductor._loaded
+
+
+def full(*args, **options):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 1 GiB free.")
+
+
+def hidden(*args, **options):
+    """As the end of a capture does."""
+    try:
+        full()
+    finally:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def failed_api(*args, **options):
+    raise RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
+
+
+@pytest.mark.parametrize("how", [full, hidden, failed_api])
+def test_memory_that_runs_out_is_one_error_while_loading_and_running(bundle, monkeypatch, how):
+    engine = aotinductor.load(bundle, "unet")
+    buffers = engine.allocate()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_compute", how)
+        with pytest.raises(DeviceMemoryError, match="not enough free memory"):
+            engine.run(buffers)
+    engine.run(buffers)  # what failed once may fit later
+    engine.close()
+    for place in ("_read_weights", "Package"):
+        with monkeypatch.context() as patch:
+            patch.setattr(aotinductor, place, how)
+            with pytest.raises(DeviceMemoryError):
+                aotinductor.load(bundle, "unet")
+    gc.collect()  # errors and their frames refer to one another
+    assert not aotinductor._loaded
+
+
+def test_memory_for_buffers_that_runs_out_is_the_same_error(bundle, monkeypatch):
+    with aotinductor.load(bundle, "unet") as engine, monkeypatch.context() as patch:
+        patch.setattr(engine, "device", "cuda")
+        patch.setattr(torch, "zeros", full)
+        with pytest.raises(MemoryError) as caught:
+            engine.allocate()
+        assert isinstance(caught.value, DeviceMemoryError)
+        patch.undo()
+
+
+def test_another_failure_says_so(bundle, monkeypatch):
+    def fails(*args):
+        raise RuntimeError("run_func_(...) API call failed")
+
+    with aotinductor.load(bundle, "unet") as engine:
+        monkeypatch.setattr(engine, "_compute", fails)
+        with pytest.raises(BackendError, match="failed while running .run_func_.* API call failed.: use a bundle"):
+            engine.run(engine.allocate())
 
 
 @pytest.mark.parametrize("name", ["small.pt2", "small.safetensors"])
