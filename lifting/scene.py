@@ -43,6 +43,7 @@ class AnimateOptions(TypedDict, total=False):
         resume: Go on with an interrupted run.
         allow_aspect: Take a picture that is not 2:1.
         max_pixels: Largest picture to read.
+        vram_limit_bytes: Memory of the GPU that a run may take. Default: all there is.
         progress: Called with stage, done, total.
     """
 
@@ -55,6 +56,7 @@ class AnimateOptions(TypedDict, total=False):
     resume: bool
     allow_aspect: bool
     max_pixels: int | None
+    vram_limit_bytes: int | None
     progress: Progress | None
 
 

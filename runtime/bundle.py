@@ -210,6 +210,9 @@ def _network_fault(name: str, network: Any) -> str | None:
         # A manifest from elsewhere must not make us read outside its folder.
         if PurePosixPath(record["file"]).name != record["file"] or "\\" in record["file"]:
             return f"networks.{name}.file {record['file']!r} is not a plain file name"
+    workspace = network.get("workspace_bytes", 0)
+    if type(workspace) is not int or workspace < 0:
+        return f"networks.{name}.workspace_bytes is {workspace!r} and no count of bytes"
     for side in ("inputs", "outputs"):
         if not _are_specs(network.get(side)):
             return f"networks.{name}.{side} is missing or not a list of name, dtype and shape"

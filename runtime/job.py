@@ -24,7 +24,7 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
                  bundle: str | Path | None = None, backend: str | None = None,
                  settings: AnimateSettings = AnimateSettings(), overwrite: bool = False, resume: bool = False,
                  allow_aspect: bool = False, max_pixels: int = image.MAX_PIXELS, progress: Progress | None = None,
-                 extend: Extension | None = None, extra_bytes: int = 0) -> dict:
+                 extend: Extension | None = None, extra_bytes: int = 0, vram_limit_bytes: int | None = None) -> dict:
     """Animate a panorama file and write the results.
 
     Args:
@@ -42,15 +42,16 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
         progress: Called with stage, done, total.
         extend: More stages to run before the results are put in place.
         extra_bytes: What ``extend`` will write, for the check of disk space.
+        vram_limit_bytes: Memory of the GPU that the run may take; None for all there is.
 
     Returns:
         The report, as written to ``report.json``.
 
     Raises:
-        InputError, OutputError, BundleError, BackendError: Before anything is written.
+        InputError, OutputError, SettingsError, BundleError, BackendError: Before anything is written.
     """
     opened = Bundle.open(bundle or default_bundle_path())
-    animator = Animator(opened, settings, backend)
+    animator = Animator(opened, settings, backend, vram_limit_bytes=vram_limit_bytes)
     picture, moving, whole, inputs = read_inputs(Path(panorama), mask, settings, allow_aspect, max_pixels)
     timer, progress = StageTimer(), progress or (lambda *_: None)
     needed = estimate_bytes(opened.tile["frames"], settings.height, settings.width) + extra_bytes

@@ -23,6 +23,7 @@ from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.kernels import blend as blending
 from pano4d.runtime.kernels import compose as composing
 from pano4d.runtime.kernels.detail import keep_detail
+from pano4d.runtime.memory_limit import fit_memory
 from pano4d.runtime.report import StageTimer
 from pano4d.runtime.settings import AnimateSettings
 
@@ -67,14 +68,15 @@ class Animator:
         backend: Backend name; None for the bundle's own.
         device: GPU to run on, for a bundle whose engines do; None takes the first one for as long as it is needed.
         engines: The bundle's engines where several animators share them, closed by the caller; None for own ones.
+        vram_limit_bytes: Memory of the GPU that a run may take; None for all there is.
 
     Raises:
         SettingsError: The bundle cannot do what the settings ask for.
     """
 
     def __init__(self, bundle: Bundle, settings: AnimateSettings = AnimateSettings(), backend: str | None = None,
-                 device: Device | None = None, engines: Engines | None = None) -> None:
-        self.bundle, self.backend, self.device = bundle, backend, device
+                 device: Device | None = None, engines: Engines | None = None, vram_limit_bytes: int | None = None) -> None:
+        self.bundle, self.backend, self.device, self.vram_limit_bytes = bundle, backend, device, vram_limit_bytes
         self._engines, self._opened = engines or Engines(bundle, backend), contextlib.ExitStack()
         self.on_device = device is not None or _runs_on_device(bundle, backend)
         self.settings = settings.resolved(bundle.sampler)
@@ -82,8 +84,7 @@ class Animator:
             raise SettingsError("fuse is 'none', and on a GPU tiles are always fused: use a bundle for the CPU to compare.")
         self.guided = _check_guidance(bundle, self.settings)
         tile_px = bundle.tile["px"]
-        auto = settings.layout == "auto"
-        self.layout = tiles.layout_for(settings.width, tile_px) if auto else tiles.by_name(settings.layout)
+        self.layout = tiles.chosen(settings.layout, settings.width, tile_px)
 
     def __enter__(self) -> "Animator":
         self._engines.keep = True
@@ -117,9 +118,11 @@ class Animator:
 
         Raises:
             InputError: Picture or mask of another size.
+            SettingsError: The run does not fit into the memory it may take; nothing was loaded.
             BackendError: An engine does not load or run.
         """
         self._check_input(panorama, mask)
+        chunk = self._frames_at_a_time(mask)
         progress, timer = progress or (lambda *_: None), timer or StageTimer()
         with self._opened_device() as device:
             with timer("encode"):
@@ -132,7 +135,7 @@ class Animator:
                     x = self._denoise(told, progress, state_folder, self._key(panorama, mask))
             with timer("decode"):
                 if device:
-                    frames = self._decode_on(device, x, told, panorama, mask, whole, progress)
+                    frames = self._decode_on(device, x, told, panorama, mask, whole, progress, chunk)
                 else:
                     frames = self._decode(x, told, panorama, mask, whole, progress)
         moving_tiles = np.flatnonzero(told.moving)
@@ -156,6 +159,21 @@ class Animator:
         if mask.shape != wanted or mask.dtype != bool:
             raise InputError(f"the mask is {mask.dtype} {mask.shape}, but the settings need bool {wanted}: resize "
                              "it with runtime.image.resize_mask.")
+
+    def _frames_at_a_time(self, mask: np.ndarray) -> int | None:
+        """Say how many frames to compose at a time within the limit; None for all."""
+        if not (self.on_device and self.vram_limit_bytes and mask.any()):
+            return None
+        pixels, keep = int(mask.sum()), self._engines.keep
+        try:
+            plan = fit_memory(self.bundle, self.settings, self.vram_limit_bytes, None, pixels, keep)
+        except SettingsError:
+            # Still tiles need less, but to find them takes as long as to cut them.
+            tile = self.bundle.tile
+            shares = tiles.tile_masks(mask, self.layout, tile["px"], tile["px"] // tile["latent_px"])
+            moving = int(shares.reshape(self.layout.count, -1).any(axis=1).sum())
+            plan = fit_memory(self.bundle, self.settings, self.vram_limit_bytes, moving, pixels, keep)
+        return plan.compose.chunk
 
     def _key(self, panorama: np.ndarray, mask: np.ndarray) -> str:
         """Name this run by all that can change its result."""
@@ -207,8 +225,8 @@ class Animator:
                                        lambda done, total: progress("denoise", done, total))
 
     def _decode_on(self, device: Device, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
-                   whole: np.ndarray | None, progress: Progress) -> np.ndarray:
-        """Decode and compose on a GPU."""
+                   whole: np.ndarray | None, progress: Progress, chunk: int | None) -> np.ndarray:
+        """Decode and compose on a GPU, ``chunk`` frames at a time."""
         frozen = self.settings.mask_policy == "freeze"
         select = mask if frozen else np.ones_like(mask)
         alpha = composing.mask_alpha(mask, self._feather_px(mask), whole) if frozen else None
@@ -218,7 +236,7 @@ class Animator:
                                         lambda done, total: progress("decode", done, total))
         try:
             return device_pipeline.compose(device, self.layout, told.moving, pixels, panorama, select, alpha,
-                                           self._cell_px(mask) if frozen and self.settings.keep_detail else None)
+                                           self._cell_px(mask) if frozen and self.settings.keep_detail else None, chunk)
         finally:
             device.free(pixels)
 

@@ -148,6 +148,15 @@ def layout_for(width_px: int, tile_px: int) -> Layout:
     return icosahedron_vertices() if fov_deg >= VERTICES_FOV_DEG - 4 else rings(round(float(fov_deg), 1))
 
 
+def chosen(name: str, width_px: int, tile_px: int) -> Layout:
+    """Make the layout that settings name: as ``by_name``, or ``auto`` for ``layout_for`` this width and tile.
+
+    Raises:
+        SettingsError: No layout has this name.
+    """
+    return layout_for(width_px, tile_px) if name == "auto" else by_name(name)
+
+
 def tile_directions(layout: Layout, size: int) -> np.ndarray:
     """List the world direction of every tile pixel. Unit vectors, float64 [V, s, s, 3]."""
     axis = (np.arange(size) + 0.5 - size / 2) / layout.focal(size)

@@ -140,6 +140,26 @@ def _neighbour_slots(layout: Layout, directions: np.ndarray, size: int) -> list[
     return slots
 
 
+def most_neighbours(layout: Layout, size: int) -> int:
+    """Count the other tiles that see a tile's pixel, where they are most, without tabling them.
+
+    Args:
+        layout: Tile layout of V tiles.
+        size: Side of a latent tile.
+
+    Returns:
+        The slots that ``BlendPlan.build`` fills, 0 where no tiles overlap.
+    """
+    directions, centres = tile_directions(layout, size).reshape(layout.count, -1, 3), layout.rotations[:, :, 2]
+    reach = 2 * np.arctan(np.sqrt(2) * np.tan(np.radians(layout.fov_deg) / 2))
+    near = centres @ centres.T >= np.cos(min(reach, np.pi)) - 1e-9
+    seen = np.zeros(directions.shape[:2], np.int64)
+    for j in range(layout.count):
+        others = np.flatnonzero(near[j] & (np.arange(layout.count) != j))
+        seen[others] += project(layout, j, directions[others], size)[2]
+    return int(seen.max())
+
+
 def bilinear_taps(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """List the four pixels and shares of bilinear samples, clamped to the outermost pixel centres.
 

@@ -122,6 +122,7 @@ def test_another_schema_is_refused(folder, version):
     (("networks", "unet", "sha256"), 3), (("networks", "unet", "inputs"), []), (("networks", "unet", "inputs"), [{}]),
     (("networks", "unet", "outputs", 0, "shape"), [1, "T"]), (("networks", "unet", "outputs", 0, "shape"), [0]),
     (("networks", "unet", "extra_files"), {"file": "x"}), (("parity",), 1),
+    (("networks", "unet", "workspace_bytes"), "3"), (("networks", "unet", "workspace_bytes"), -1),
 ], ids=str)
 def test_an_entry_of_the_wrong_type_is_refused(folder, path, value):
     change(folder, *path, value=value)

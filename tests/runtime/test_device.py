@@ -69,6 +69,24 @@ def test_arrays_of_others_are_viewed_or_refused():
             as_device_array(other)
 
 
+def test_a_scope_gives_back_what_it_does_not_keep(device):
+    with devices.Scope(device) as scope:
+        kept, lost = scope.upload(np.arange(3)), scope.zeros((2, 2), "float32")
+        foreign = scope.hold(device.empty((1,), "uint8"))
+        scope.keep(kept)
+    assert not device.download(kept[0]).any()
+    assert not hasattr(device, "blocks") or list(device.blocks) == [kept.pointer]
+    assert lost.pointer != foreign.pointer
+    with pytest.raises(ZeroDivisionError), devices.Scope(device) as scope:
+        scope.empty((5,), "uint8")
+        raise ZeroDivisionError
+    assert not hasattr(device, "blocks") or len(device.blocks) == 1
+    with devices.Scope(device) as scope:
+        scope.empty((5,), "uint8")
+        scope.keep()
+    assert not hasattr(device, "blocks") or len(device.blocks) == 2
+
+
 @pytest.mark.gpu
 def test_memory_goes_there_and_back(gpu):
     values = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)

@@ -49,7 +49,7 @@ def test_composition_equals_the_reference(device, layout, height, size, element,
     exact = np.moveaxis(exact.reshape(FRAMES, 3, -1), 1, -1)
     plain, _, _ = on_cpu(layout, values, everywhere, moving)
     composer = Composer(device, layout, moving, everywhere, FRAMES, size, FRAMES, element)
-    composer._compose_frames(device.upload(values), 0, FRAMES)
+    composer.compose_frames(device.upload(values), 0, FRAMES)
     ours = device.download(composer._arrays["composed"])
     # The CPU path places pixels in float64, so a float32 projection is allowed for: 1e-6 of a tile, a step a pixel.
     assert np.abs(ours - exact).max() <= 2 * np.abs(plain - exact).max() + 1e-6 * size * 255
