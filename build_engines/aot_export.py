@@ -4,6 +4,7 @@ Weights outside the package make it small, load quickly, and serve several engin
 in; on a CPU, as in ``onnx_export``, it is a way of storing, and the backend widens the weights when it reads them.
 """
 
+import difflib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -105,8 +106,14 @@ def inductor_options(device: str, max_autotune: bool = False, coordinate_descent
         stored with their channels last, so that no run has to turn them.
 
     Raises:
-        BackendError: An option would put the weights back into the package.
+        BackendError: There is no such option, or it would put the weights back into the package.
     """
+    known = torch._inductor.list_options()
+    for name in options or {}:
+        if name not in known and name not in _OUTSIDE:
+            close = difflib.get_close_matches(name, known, 1)
+            raise BackendError(f"torch {torch.__version__} has no option of Inductor named {name!r}: "
+                               + (f"did you mean {close[0]!r}?" if close else "see torch._inductor.list_options()."))
     chosen = {"freezing": False, "max_autotune": max_autotune, "coordinate_descent_tuning": coordinate_descent_tuning}
     chosen |= {"layout_optimization": device == "cuda"} | dict(options or {})
     wrong = sorted(name for name in _OUTSIDE if name in chosen) + ["freezing"] * bool(chosen["freezing"])

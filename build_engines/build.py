@@ -11,20 +11,22 @@ from pano4d.build_engines.checkpoint import Checkpoint, read_checkpoint
 from pano4d.build_engines.networks import TileShape, example_inputs, network_specs, reference_module, tile_shape
 from pano4d.build_engines.publish import built_already, staged, write_manifest
 from pano4d.build_engines.recipes import Recipe, recipe_of
+from pano4d.build_engines.tile_batch import BATCHES, fitting_tile
 from pano4d.build_engines.verify import verify_network
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle, file_record
+from pano4d.runtime.errors import SettingsError
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever this code builds other engines from the same input."""
 
 Progress = Callable[[str, int, int], None]
 
 
 def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxruntime", precision: str = "fp16",
-                 tile_px: int | None = None, frames: int | None = None, tile_batch: int = 1, force: bool = False,
+                 tile_px: int | None = None, frames: int | None = None, tile_batch: int | None = None, force: bool = False,
                  max_guidance_scale: float | None = None, progress: Progress | None = None, device: str | None = None,
-                 options: Mapping[str, Any] | None = None) -> Bundle:
+                 options: Mapping[str, Any] | None = None, vram_limit_bytes: int | None = None) -> Bundle:
     """Export the four networks of a checkpoint, compare them with it, and put the bundle in its place.
 
     The same input and versions give the same key; a folder that already holds this key is left as it is.
@@ -36,13 +38,14 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         precision: ``fp16`` or ``fp32``: how the weights are stored, and what a GPU computes in.
         tile_px: Side of a tile in pixels; None for the checkpoint's.
         frames: Frames T; None for the checkpoint's.
-        tile_batch: Tiles run at once; guidance doubles it.
+        tile_batch: Tiles run at once; guidance doubles it. None for 1, or with a limit for as many as fit.
         force: Replace another bundle in ``out``.
         max_guidance_scale: Recommended guidance of the last frame; at most 1 builds a denoiser without the
             unconditional half. None for the checkpoint's.
         progress: Called with stage, done, total.
         device: What ``aotinductor`` compiles for, ``cuda`` or ``cpu``; None for the GPU where torch sees one.
         options: Options of Inductor for ``aotinductor``, by its own names, such as ``max_autotune``.
+        vram_limit_bytes: Memory of the GPU that a run at 4096x2048 may take; None for all there is.
 
     Returns:
         The bundle, opened.
@@ -51,12 +54,19 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         CheckpointError: The checkpoint cannot be used.
         BackendError: No such backend, or an engine differs from the checkpoint.
         BundleError: Something else lies in ``out``, or it cannot be written.
+        SettingsError: No tile batch fits into the limit, or the engines do not run on a GPU.
     """
     recipe = recipe_of(backend, precision, device, options)
     source = read_checkpoint(checkpoint)
     if max_guidance_scale is not None:
         source = _guided(source, max_guidance_scale)
-    tile = tile_shape(source, tile_px, frames, tile_batch)
+    tile = tile_shape(source, tile_px, frames, 1 if tile_batch is None else tile_batch)
+    if vram_limit_bytes is not None:
+        if recipe.target["device"] != "cuda":
+            raise SettingsError("--vram-limit plans engines for a GPU, and these run elsewhere: leave it out, or build with "
+                                "--backend aotinductor --device cuda.")
+        tile = fitting_tile(source, tile, vram_limit_bytes, precision, recipe.typed,
+                            BATCHES if tile_batch is None else (tile_batch,))
     manifest = describe(source, tile, backend, precision, recipe)
     out = Path(out)
     there = built_already(out, manifest["key"], force)
@@ -89,6 +99,7 @@ def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str,
                "sampler": source.sampler, **recipe.options}
     decisive = json.dumps({"files": source.files, "options": options, "versions": recipe.versions}, sort_keys=True)
     command = (f"pano4d build {source.folder.resolve().name} --backend {backend} --precision {precision} "
+               f"{'--device ' + recipe.target['device'] + ' ' if backend == 'aotinductor' else ''}"
                f"--tile-px {tile.px} --frames {tile.frames} --tile-batch {tile.batch}")
     return {
         "schema_version": SCHEMA_VERSION, "key": hashlib.sha256(decisive.encode()).hexdigest(),
@@ -125,7 +136,10 @@ def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: Tile
     bundle = write_manifest(folder, manifest)
     for done, name in enumerate(NETWORKS):
         progress("verify", done, len(NETWORKS))
-        manifest["parity"][name] = verify_network(bundle, source, name, manifest["build"]["options"]["precision"])
+        figures = verify_network(bundle, source, name, manifest["build"]["options"]["precision"])
+        if "workspace_bytes" in figures:
+            manifest["networks"][name]["workspace_bytes"] = figures.pop("workspace_bytes")
+        manifest["parity"][name] = figures
     progress("verify", len(NETWORKS), len(NETWORKS))
     write_manifest(folder, manifest)
 

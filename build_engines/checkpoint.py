@@ -29,6 +29,7 @@ class Checkpoint:
         license: Its licence; ``unknown`` where it does not say.
         channels: Input channels of the denoiser, 8 or 9.
         embedding: Size D of the image embedding.
+        widths: Channels of the first block of ``unet`` and ``vae``.
         factor: Pixels to a latent pixel, along a side.
         multiple: A tile's side in latent pixels must be a multiple of this.
         frames: Recommended frames T.
@@ -45,6 +46,7 @@ class Checkpoint:
     license: str
     channels: int
     embedding: int
+    widths: Mapping[str, int]
     factor: int
     multiple: int
     frames: int
@@ -89,6 +91,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         return Checkpoint(
             folder=folder, name=str(told.get("name") or folder.resolve().name), license=str(told["license"]),
             channels=unet["in_channels"], embedding=clip["projection_dim"],
+            widths={part: int(config["block_out_channels"][0]) for part, config in (("unet", unet), ("vae", vae))},
             factor=2 ** (len(vae["block_out_channels"]) - 1), multiple=2 ** (len(unet["block_out_channels"]) - 1),
             frames=int(told["num_frames"]), tile_px=int(told["tile_px"]),
             image_mean=tuple(map(float, colours["image_mean"])), image_std=tuple(map(float, colours["image_std"])),

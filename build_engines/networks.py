@@ -19,7 +19,7 @@ class TileShape:
         px: Side of a tile in pixels.
         latent_px: Side of a tile's latent.
         frames: Frames T.
-        batch: Tiles run at once.
+        batch: Tiles run at once; the decoder takes one.
     """
 
     px: int
@@ -72,7 +72,7 @@ def network_specs(checkpoint: Checkpoint, tile: TileShape) -> dict[str, tuple[li
         "unet": ([_spec("sample", halves, frames, checkpoint.channels, cells, cells), _spec("c_noise", halves),
                   _spec("embeddings", halves, 1, size), _spec("added_time_ids", halves, 3)],
                  [_spec("v", halves, frames, 4, cells, cells)]),
-        # The clip of one tile fills a GPU, and takes more memory than any denoiser.
+        # The clip of one tile fills a GPU, and each one more would take another 7 GiB.
         "vae_decoder": ([_spec("latents", 1, frames, 4, cells, cells)], [_spec("pixels", 1, frames, 3, px, px)]),
     }
 

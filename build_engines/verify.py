@@ -1,5 +1,7 @@
 """Compare engines with the diffusers modules they were exported from."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -16,7 +18,7 @@ BOUNDS = {"fp32": 1e-4, "fp16": 1e-2}
 3e-4 to 1e-3 after rounding to float16, and below 1e-5 without; an operator exported wrongly costs far more."""
 
 
-def verify_network(bundle: Bundle, checkpoint: Checkpoint, network: str, precision: str) -> dict[str, float]:
+def verify_network(bundle: Bundle, checkpoint: Checkpoint, network: str, precision: str) -> dict[str, Any]:
     """Run one engine and its reference in float32 on the same inputs.
 
     Args:
@@ -26,7 +28,8 @@ def verify_network(bundle: Bundle, checkpoint: Checkpoint, network: str, precisi
         precision: ``fp32`` or ``fp16``: chooses the bound.
 
     Returns:
-        ``relative_error``, the norm of the difference over the norm of the reference, and ``max_abs_error``.
+        ``relative_error``, the norm of the difference over the norm of the reference, and ``max_abs_error``; of an
+        engine on a GPU also ``workspace_bytes``, what it takes beyond its weights and the buffers it is given.
 
     Raises:
         BackendError: The engine does not run, or differs by more than the bound.
@@ -35,9 +38,9 @@ def verify_network(bundle: Bundle, checkpoint: Checkpoint, network: str, precisi
     # Other inputs than those the export saw, so that nothing it froze by mistake agrees by accident.
     inputs = example_inputs(list(described.inputs), seed=1)
     with load_engine(bundle, network) as engine:
-        output = run_engine(engine, inputs)
+        output, taken = run_measured(engine, inputs)
         device = engine.device
-    figures = parity(output, _reference(checkpoint, network, inputs, device))
+    figures = parity(output, _reference(checkpoint, network, inputs, device)) | taken
     # Written so that a NaN does not pass.
     if not figures["relative_error"] <= BOUNDS[precision]:
         raise BackendError(f"The engine of {network} differs from the checkpoint by {figures['relative_error']:.1e}, and "
@@ -63,7 +66,33 @@ def run_engine(engine: Engine, inputs: dict[str, np.ndarray]) -> np.ndarray:
     for name, array in inputs.items():
         torch.as_tensor(buffers[name]).copy_(torch.from_numpy(array))
     engine.run(buffers)
-    return torch.as_tensor(buffers[engine.outputs[0].name]).float().cpu().numpy()
+    return torch.as_tensor(buffers[engine.outputs[0].name]).cpu().float().numpy()
+
+
+def run_measured(engine: Engine, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+    """Run an engine for the first time, and on a GPU see what it takes.
+
+    Args:
+        engine: The engine; its weights are loaded.
+        inputs: One array per input, by name.
+
+    Returns:
+        As `run_engine`, and ``workspace_bytes``: the most that torch held at once, beyond the weights and the buffers;
+        nothing on a CPU.
+
+    Raises:
+        BackendError: The engine does not run.
+    """
+    if engine.device != "cuda":
+        return run_engine(engine, inputs), {}
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    buffers = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in (*engine.inputs, *engine.outputs))
+    before = torch.cuda.memory_allocated() + buffers
+    output = run_engine(engine, inputs)
+    # Reserved rather than allocated: what torch keeps for itself, nobody else can have.
+    return output, {"workspace_bytes": max(0, torch.cuda.max_memory_reserved() - before)}
 
 
 def parity(output: np.ndarray, reference: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """From a checkpoint to compiled packages. The denoiser is the true one; stand-ins of one operator save minutes elsewhere."""
 
 import json
+import re
 
 import pytest
 
@@ -19,6 +20,8 @@ from pano4d.runtime.backends import load_engine  # noqa: E402
 from pano4d.runtime.backends.aotinductor import STRIDES  # noqa: E402
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec  # noqa: E402
 from pano4d.runtime.errors import BackendError, BundleError  # noqa: E402
+from pano4d.runtime.inspection import inspect  # noqa: E402
+from pano4d.runtime.settings import AnimateSettings  # noqa: E402
 
 OPTIONS = {"layout_optimization": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
 
@@ -81,6 +84,8 @@ def test_a_bundle_says_what_it_is(built):
     assert manifest["backend"] == {"name": "aotinductor", "version": manifest["build"]["versions"]["torch"]}
     assert manifest["precision"] == {"weights": "float16", "compute": "float32"}
     assert manifest["target"]["device"] == "cpu" and manifest["target"]["machine"]
+    assert " --backend aotinductor --precision fp16 --device cpu --tile-px" in manifest["build"]["command"]
+    assert not any("workspace_bytes" in network for network in manifest["networks"].values())
     assert OPTIONS.items() <= manifest["build"]["options"]["inductor"].items()
     assert {path.name for path in built.path.iterdir()} == {
         "manifest.json", *(f"{name}{suffix}" for name in NETWORKS for suffix in (".pt2", ".safetensors"))}
@@ -159,6 +164,12 @@ def test_options_that_put_weights_into_the_package_are_refused(masked, tmp_path,
         build_bundle(masked, tmp_path / "out", "aotinductor", device="cpu", options=options)
 
 
+@pytest.mark.parametrize("name, words", [("max_autotun", "did you mean 'max_autotune'"), ("?", "see torch._inductor.list_options")])
+def test_an_option_that_does_not_exist_is_refused(name, words):
+    with pytest.raises(BackendError, match=f"no option of Inductor named '{re.escape(name)}': {words}"):
+        aot_export.inductor_options("cpu", options={name: True})
+
+
 @pytest.mark.parametrize("more", [{"device": "cpu"}, {"options": {"max_autotune": True}}], ids=str)
 def test_other_backends_take_no_options_of_a_compiler(masked, tmp_path, more):
     with pytest.raises(BackendError, match="'onnxruntime' takes neither a device nor options"):
@@ -188,6 +199,9 @@ def test_a_module_that_cannot_be_exported_is_refused(tmp_path):
 def test_every_true_network_runs_on_the_gpu_in_half(masked, tmp_path):
     bundle = build_bundle(masked, tmp_path / "out", "aotinductor", "fp16", device="cuda")
     assert bundle.manifest["target"].keys() == {"device", "compute_capability", "gpu", "cuda", "driver"}
+    assert all(network["workspace_bytes"] > 0 for network in bundle.manifest["networks"].values())
+    plan = inspect(bundle.path, AnimateSettings(width=64, height=32))["memory"]
+    assert not plan["notes"] and plan["peak_bytes"] > plan["context_bytes"]
     for name in NETWORKS:
         assert bundle.manifest["parity"][name]["relative_error"] <= verify.BOUNDS["fp16"]
         inputs = example_inputs(list(bundle.network(name).inputs), seed=2)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +16,13 @@ from pano4d.build_engines.checkpoint import read_checkpoint  # noqa: E402
 from pano4d.build_engines.networks import (example_inputs, network_specs, reference_module,  # noqa: E402
                                            tile_shape)
 from pano4d.build_engines.onnx_export import export_onnx  # noqa: E402
+from pano4d.build_engines.recipes import recipe_of  # noqa: E402
 from pano4d.build_engines.shortcuts import simplify  # noqa: E402
 from pano4d.runtime.backends import load_engine  # noqa: E402
-from pano4d.runtime.backends.base import NETWORKS  # noqa: E402
+from pano4d.runtime.backends.base import NETWORKS, TensorSpec  # noqa: E402
 from pano4d.runtime.backends.onnxruntime_ import OnnxruntimeEngine  # noqa: E402
 from pano4d.runtime.bundle import Bundle  # noqa: E402
-from pano4d.runtime.errors import BackendError, BundleError, CheckpointError  # noqa: E402
+from pano4d.runtime.errors import BackendError, BundleError, CheckpointError, SettingsError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,37 @@ def test_an_engine_that_computes_something_else_is_refused(built, masked, tmp_pa
         "image_encoder").outputs[0].shape))
     with pytest.raises(BackendError, match="differs from the checkpoint by .* build with --precision fp32"):
         verify.verify_network(copied, read_checkpoint(masked), "image_encoder", "fp16")
+
+
+def test_an_engine_on_a_gpu_is_measured(monkeypatch):
+    """What torch would say: 100 bytes of weights, 40 of the buffers are counted, 300 held at most."""
+    engine = SimpleNamespace(device="cuda", inputs=[TensorSpec("x", "float16", (2, 5))], outputs=[TensorSpec("y", "float32", (5,))])
+    told = []
+    for name, value in (("synchronize", None), ("empty_cache", None), ("reset_peak_memory_stats", None),
+                        ("memory_allocated", 100), ("max_memory_reserved", 300)):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name, value=value: told.append(name) or value)
+    monkeypatch.setattr(verify, "run_engine", lambda *_: told.append("run") or "output")
+    assert verify.run_measured(engine, {}) == ("output", {"workspace_bytes": 160})
+    assert told == ["synchronize", "empty_cache", "reset_peak_memory_stats", "memory_allocated", "run", "max_memory_reserved"]
+    engine.device = "cpu"
+    assert verify.run_measured(engine, {}) == ("output", {})
+
+
+def test_what_was_measured_stands_in_the_manifest(masked, tmp_path, monkeypatch):
+    checkpoint = read_checkpoint(masked)
+    recipe = replace(recipe_of("onnxruntime", "fp16"), export=lambda module, inputs, outputs, path: path.touch() or [path])
+    tile = tile_shape(checkpoint, None, None, 1)
+    manifest = describe(checkpoint, tile, "onnxruntime", "fp16", recipe)
+    monkeypatch.setattr(build, "verify_network", lambda *_: {"relative_error": 0.0, "workspace_bytes": 7})
+    build._fill(tmp_path, manifest, checkpoint, tile, recipe, lambda *_: None)
+    written = Bundle.open(tmp_path).manifest
+    assert {name: network["workspace_bytes"] for name, network in written["networks"].items()} == dict.fromkeys(NETWORKS, 7)
+    assert written["parity"] == dict.fromkeys(NETWORKS, {"relative_error": 0.0})
+
+
+def test_a_limit_needs_engines_for_a_gpu(masked, tmp_path):
+    with pytest.raises(SettingsError, match="--backend aotinductor --device cuda"):
+        build_bundle(masked, tmp_path / "out", vram_limit_bytes=10**9)
 
 
 def test_nan_is_not_parity(built, masked, monkeypatch):

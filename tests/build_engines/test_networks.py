@@ -18,6 +18,7 @@ def test_guidance_doubles_the_batch_of_the_denoiser(kind, channels, batch, reque
     assert [spec.shape for spec in specs["unet"][0]] == [(batch, 3, channels, 12, 12), (batch,), (batch, 1, 8), (batch, 3)]
     assert specs["unet"][1][0].shape == (batch, 3, 4, 12, 12)
     assert specs["vae_encoder"][0][0].shape == (2, 3, 24, 24)
+    assert specs["vae_decoder"][1][0].shape == (1, 3, 3, 24, 24), "the decoder takes one tile at a time"
 
 
 @pytest.mark.parametrize("kind", ["masked", "stock"])
