@@ -26,6 +26,8 @@ if __name__ == "__main__" and __spec__ is None:
 import click  # noqa: E402
 
 import pano4d  # noqa: E402
+from pano4d.runtime.amounts import parse_bytes  # noqa: E402
+from pano4d.runtime.errors import DeviceMemoryError  # noqa: E402
 from pano4d.runtime.progress import stage_bars  # noqa: E402
 from pano4d.runtime.settings import MASK_POLICIES, SOLVERS  # noqa: E402
 
@@ -47,7 +49,9 @@ class _Shell(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(_INTERRUPTED)
-        except (pano4d.Pano4DError, OSError, MemoryError) as error:
+        except Exception as error:
+            if not isinstance(error, (pano4d.Pano4DError, OSError, MemoryError)) and not _is_full_gpu(error):
+                raise
             if ctx.meta.get(_DEBUG):
                 traceback.print_exc()
             click.echo(f"error: {_sentence(error)}", err=True)
@@ -65,6 +69,35 @@ class _Size(click.ParamType):
         if not (cross and width.isdecimal() and height.isdecimal()):
             self.fail(f"{value!r} is no size; write for instance 1024x512.", param, ctx)
         return int(width), int(height)
+
+
+class _Bytes(click.ParamType):
+    """An amount of memory such as 24GB."""
+
+    name = "AMOUNT"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Count the bytes."""
+        try:
+            return parse_bytes(str(value))
+        except pano4d.Pano4DError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Setting(click.ParamType):
+    """A name and its value, such as max_autotune=true."""
+
+    name = "NAME=JSON"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        """Split into the name and what its JSON says."""
+        name, equals, text = str(value).partition("=")
+        try:
+            if name and equals:
+                return name, json.loads(text)
+        except ValueError:
+            pass
+        self.fail(f"{value!r} is no name with a value in JSON; write for instance max_autotune=true.", param, ctx)
 
 
 def _options(*options):
@@ -90,6 +123,8 @@ _debug = click.option("--debug", is_flag=True, expose_value=False, callback=_rem
 _talk = _options(_json, _debug, click.option("--quiet", is_flag=True, help="Print nothing but errors."))
 _out = _path_option("--out", required=True, help="Folder to write.")
 _mask = _path_option("--mask", help="Picture whose non-black pixels may move; for a batch, a folder of <name>.png.")
+_vram_limit = click.option("--vram-limit", "vram_limit_bytes", type=_Bytes(), metavar="AMOUNT",
+                           help="GPU memory to stay within, such as 24GB or 800MiB.  [default: all there is]")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace earlier results, once the new ones are complete.")
 _lifting = _options(
     _path_option("--depth", help="Ray distance per pixel: 16-bit PNG, NPY or EXR; for a batch, a folder of them."),
@@ -112,7 +147,7 @@ _animating = _options(
     click.option("--fp16", is_flag=True, help="Refuse a bundle of another precision than fp16."),
     click.option("--allow-aspect", is_flag=True, help="Take a picture that is not 2:1."),
     click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture to read.  [default: 134217728]"),
-    _overwrite, click.option("--resume", is_flag=True, help="Go on with an interrupted run."), _talk)
+    _vram_limit, _overwrite, click.option("--resume", is_flag=True, help="Go on with an interrupted run."), _talk)
 
 
 @click.group(cls=_Shell, context_settings={"help_option_names": ["-h", "--help"]})
@@ -163,7 +198,12 @@ def lift(video: Path, **options: Any) -> None:
               help="Precision of the engines.")
 @click.option("--tile-px", type=click.IntRange(min=8), help="Side of a tile.  [default: the checkpoint's]")
 @click.option("--frames", type=click.IntRange(min=1), help="Frames of a video.  [default: the checkpoint's]")
-@click.option("--tile-batch", type=click.IntRange(min=1), default=1, show_default=True, help="Tiles run at once.")
+@click.option("--tile-batch", type=click.IntRange(min=1), help="Tiles run at once.  [default: 1, or what --vram-limit lets]")
+@_vram_limit
+@click.option("--device", type=click.Choice(["cuda", "cpu"]),
+              help="What aotinductor compiles for.  [default: cuda where torch sees a GPU]")
+@click.option("--option", "options", type=_Setting(), multiple=True, metavar="NAME=JSON",
+              help="An option of Inductor, for aotinductor, such as max_autotune=true; may be repeated.")
 @click.option("--max-guidance-scale", type=click.FloatRange(min=1.0),
               help="Guidance of the last frame; 1 halves the work.  [default: the checkpoint's]")
 @click.option("--force", is_flag=True, help="Replace another bundle.")
@@ -173,18 +213,22 @@ def build(checkpoint: Path, **options: Any) -> None:
 
     CHECKPOINT is a Stable Video Diffusion folder in the layout of diffusers. Needs pano4d[build].
     """
+    options["options"] = dict(options["options"]) or None
     _run(lambda *args, **more: pano4d.build_bundle(*args, **more).manifest, checkpoint, **options)
 
 
 @cli.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--size", type=_Size(), metavar="WxH", help="Say what memory of the GPU a run of this size takes.")
+@click.option("--moving-tiles", type=click.IntRange(min=1), help="Tiles that move, with --size.  [default: all]")
 @_options(_json, _debug)
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, size: tuple[int, int] | None, moving_tiles: int | None, as_json: bool) -> None:
     """Describe and check a bundle or a result.
 
     PATH is an engine bundle, or the output folder of a run.
     """
-    _print(pano4d.inspect(path), as_json)
+    settings = pano4d.AnimateSettings(width=size[0], height=size[1]) if size else None
+    _print(pano4d.inspect(path, settings, moving_tiles), as_json)
 
 
 @cli.command()
@@ -246,11 +290,18 @@ def _print(figures: dict, as_json: bool) -> None:
 
 def _sentence(error: BaseException) -> str:
     """Say in one line what went wrong."""
-    if isinstance(error, MemoryError):
+    if _is_full_gpu(error):
+        return str(DeviceMemoryError())
+    if isinstance(error, MemoryError) and not isinstance(error, pano4d.Pano4DError):
         return "out of memory: try a smaller --size"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split())
+
+
+def _is_full_gpu(error: BaseException) -> bool:
+    """Know the error that torch raises where a GPU is full, without importing torch."""
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def main() -> None:

@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pano4d.runtime.errors import InputError, Pano4DError
+from pano4d.runtime.bundle import Bundle, default_bundle_path
+from pano4d.runtime.errors import InputError, Pano4DError, SettingsError
+from pano4d.runtime.settings import AnimateSettings
 
 BASE_PACKAGES = ("numpy", "onnxruntime", "imageio", "imageio-ffmpeg", "pillow", "click", "rich", "safetensors")
 EXTRA_PACKAGES = {
@@ -18,22 +20,28 @@ EXTRA_PACKAGES = {
 _MIB = 2**20
 
 
-def inspect(path: str | Path) -> dict:
+def inspect(path: str | Path, settings: AnimateSettings | None = None, moving_tiles: int | None = None) -> dict:
     """Describe an engine bundle or the output folder of a run, and check that it is complete.
 
     Args:
         path: Folder with a manifest.json or a report.json.
+        settings: Of a bundle, say too what a run with these settings takes of the memory of a GPU.
+        moving_tiles: Tiles that such a run denoises; None for all.
 
     Returns:
-        ``kind`` ("bundle" or "output") and what was found, ready for JSON.
+        ``kind`` ("bundle" or "output") and what was found, ready for JSON; with settings ``memory``, in bytes.
 
     Raises:
+        SettingsError: A size for something that is no bundle, or more moving tiles than there are.
         InputError: Neither, or a report that cannot be read.
         BundleError: A file of the bundle is missing or changed.
     """
     path = Path(path)
     if (path / "manifest.json").is_file():
-        return _bundle_figures(path)
+        return _bundle_figures(path, settings, moving_tiles)
+    if settings or moving_tiles:
+        raise SettingsError(f"{path} is no engine bundle, and --size and --moving-tiles ask what a run of one takes: leave "
+                            "them out.")
     if (path / "report.json").is_file():
         return _output_figures(path)
     raise InputError(f"{path} holds neither a manifest.json (an engine bundle) nor a report.json (the output of a "
@@ -64,12 +72,11 @@ def doctor(bundle: str | Path | None = None) -> dict:
     }
 
 
-def _bundle_figures(path: Path) -> dict:
-    from pano4d.runtime.bundle import Bundle
-
+def _bundle_figures(path: Path, settings: AnimateSettings | None, moving_tiles: int | None) -> dict:
     bundle = Bundle.open(path)
     manifest = bundle.manifest
     networks = [_network_row(name, network) for name, network in manifest["networks"].items()]
+    memory = {"memory": _memory(bundle, settings or AnimateSettings(), moving_tiles)} if settings or moving_tiles else {}
     for row in networks:
         row["relative_error"] = manifest.get("parity", {}).get(row["name"], {}).get("relative_error")
     return {
@@ -80,7 +87,20 @@ def _bundle_figures(path: Path) -> dict:
         **{name: manifest.get(name) for name in ("key", "model", "precision", "backend", "target", "tile", "sampler")},
         "mib": round(sum(row["mib"] for row in networks), 2),
         "networks": networks,
+        **memory,
     }
+
+
+def _memory(bundle: Bundle, settings: AnimateSettings, moving_tiles: int | None) -> dict:
+    """Plan a run on a GPU; the arrays of a run on the CPU are not planned."""
+    from pano4d.runtime.memory_plan import plan_memory
+
+    plan = plan_memory(bundle, settings, moving_tiles).figures()
+    if bundle.manifest["target"].get("device") == "cuda":
+        return plan
+    return {"size": plan["size"], "tiles": plan["tiles"], "moving_tiles": plan["moving_tiles"],
+            "notes": ["these engines run on the CPU and take no memory of a GPU: report.json of a run holds the peak of "
+                      "every stage"]}
 
 
 def _network_row(name: str, network: dict) -> dict:
@@ -126,8 +146,6 @@ def _spherical(video: Path) -> Any:
 
 def _check_bundle(path: str | Path | None) -> dict:
     """Open a bundle, every hash included."""
-    from pano4d.runtime.bundle import Bundle, default_bundle_path
-
     path = Path(path) if path else default_bundle_path()
     try:
         manifest = Bundle.open(path).manifest

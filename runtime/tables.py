@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pano4d.runtime.amounts import amount
+
+_BYTES = "_bytes"
 _WIDTH_OF_A_PIPE = 160
 
 
@@ -10,7 +13,8 @@ def print_figures(figures: Mapping[str, Any]) -> None:
     """Print a dictionary on stdout: values line by line, lists of dictionaries as tables.
 
     Args:
-        figures: What `inspect`, `doctor` or a report holds.
+        figures: What `inspect`, `doctor` or a report holds. Names that end in ``_bytes`` hold amounts of memory; None
+            among them is unknown.
     """
     from rich.console import Console
     from rich.table import Table
@@ -23,7 +27,7 @@ def print_figures(figures: Mapping[str, Any]) -> None:
     rows = list(_flat(figures))
     for name, value in rows:
         if not _is_table(value):
-            grid.add_row(name, Text(_text(value), overflow="fold"))
+            grid.add_row(name.removesuffix(_BYTES), Text(_text(value, name), overflow="fold"))
     with console.capture() as captured:
         console.print(grid)
         for name, value in rows:
@@ -52,14 +56,16 @@ def _table(rows: list[Mapping[str, Any]]):
     table = Table(box=None, pad_edge=False, header_style="")
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
-        numbers = all(isinstance(row.get(name), int | float) for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        numbers = name.endswith(_BYTES) or all(isinstance(row.get(name), int | float) for row in rows)
+        table.add_column(name.removesuffix(_BYTES), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_text(row.get(name)), overflow="fold") for name in names))
+        table.add_row(*(Text(_text(row.get(name), name), overflow="fold") for name in names))
     return table
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, name: str = "") -> str:
+    if name.endswith(_BYTES):
+        return "unknown" if value is None else amount(value)
     if value is None:
         return "-"
     if isinstance(value, bool):

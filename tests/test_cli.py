@@ -11,13 +11,22 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import pano4d
 from pano4d.cli import cli
-from pano4d.runtime.errors import BundleError, InputError
+from pano4d.runtime.errors import BundleError, DeviceMemoryError, InputError
 
 REPORT = {"seed": 3, "inputs": {"panorama": "p.jpg", "notes": ["p.jpg: CMYK, converted"]}, "seconds": 2.5, "tiles": {"total": 12, "skipped": 4}, "quality": {"motion": 5.25},
           "stages": [{"name": "encode", "seconds": 1.5, "peak_mib": 600.0}]}
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch raises it."""
+
+
+FULL = ("The GPU has not enough free memory: use a smaller --size, a smaller --vram-limit (it composes fewer frames at a time)"
+        " or a bundle of a smaller --tile-batch, or end what else uses the GPU.")
 
 
 class FakeBundle:
@@ -62,7 +71,7 @@ def test_generate_hands_every_option_to_the_library(calls):
     done = run("generate", "p.jpg", "--mask", "m.png", "--out", "o", "--size", "2048x1024", "--bundle", "b",
                "--backend", "eager", "--seed", 7, "--steps", 5, "--mask-policy", "soft", "--depth", "d.npy",
                "--depth-scale", 2, "--gaussians", 1000, "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99, "--motion", 60,
-               "--fps", 10, "--fp16")
+               "--fps", 10, "--fp16", "--vram-limit", "24GB")
     assert done.exit_code == 0, done.output
     (name, args, options), = calls
     settings = pano4d.AnimateSettings(width=2048, height=1024, seed=7, steps=5, mask_policy="soft",
@@ -71,7 +80,7 @@ def test_generate_hands_every_option_to_the_library(calls):
     assert options == {
         "mask": Path("m.png"), "bundle": Path("b"), "backend": "eager", "settings": settings,
         "depth": Path("d.npy"), "depth_scale": 2.0, "gaussians": 1000, "overwrite": True, "resume": True,
-        "allow_aspect": True, "max_pixels": 99, "precision": "fp16", "progress": None}
+        "allow_aspect": True, "max_pixels": 99, "precision": "fp16", "vram_limit_bytes": 24 * 10**9, "progress": None}
 
 
 def test_what_is_not_given_is_left_to_the_library(calls):
@@ -85,14 +94,23 @@ def test_what_is_not_given_is_left_to_the_library(calls):
 def test_lift_and_build(calls):
     assert run("lift", "v.mp4", "--mask", "m.png", "--depth", "d.png", "--out", "o").exit_code == 0
     assert run("build", "ckpt", "--out", "e", "--precision", "fp32", "--tile-px", 256, "--frames", 14,
-               "--tile-batch", 2).exit_code == 0
+               "--tile-batch", 2, "--device", "cuda", "--option", "max_autotune=true", "--option",
+               "triton.num=[1, 2]", "--vram-limit", "1.5GiB").exit_code == 0
     assert calls == [
         ("lift", (Path("v.mp4"), Path("o")), {"mask": Path("m.png"), "depth": Path("d.png"), "depth_scale": None,
                                               "gaussians": None, "overwrite": False, "progress": None}),
         ("build_bundle", (Path("ckpt"), Path("e")), {"backend": "onnxruntime", "precision": "fp32", "tile_px": 256,
                                                      "frames": 14, "tile_batch": 2, "force": False,
-                                                     "max_guidance_scale": None,
-                                                     "progress": None})]
+                                                     "max_guidance_scale": None, "device": "cuda",
+                                                     "options": {"max_autotune": True, "triton.num": [1, 2]},
+                                                     "vram_limit_bytes": 3 * 2**29, "progress": None})]
+
+
+def test_build_leaves_what_is_not_given_to_the_library(calls):
+    assert run("build", "ckpt", "--out", "e").exit_code == 0
+    (_, _, options), = calls
+    assert {name: value for name, value in options.items() if value not in (None, False)} == {
+        "backend": "onnxruntime", "precision": "fp16"}
 
 
 def test_json_prints_the_report_and_nothing_else(calls):
@@ -111,6 +129,12 @@ def test_quiet_prints_nothing(calls):
     assert done.output == "" and done.exit_code == 0
 
 
+def test_inspect_plans_a_run(calls):
+    assert run("inspect", "b").exit_code == run("inspect", "b", "--size", "4096x2048", "--moving-tiles", 5).exit_code == 0
+    assert calls == [("inspect", (Path("b"), None, None), {}),
+                     ("inspect", (Path("b"), pano4d.AnimateSettings(width=4096, height=2048), 5), {})]
+
+
 def test_inspect_and_doctor(calls, monkeypatch):
     assert json.loads(run("inspect", "b", "--json").stdout)["tile"] == {"px": 256}
     assert "tile.px" in run("inspect", "b").stdout
@@ -124,6 +148,8 @@ def test_inspect_and_doctor(calls, monkeypatch):
     (BundleError("unet.onnx was changed."), "error: unet.onnx was changed.\n"),
     (OSError(errno.ENOSPC, "No space left on device", "out/video.mp4"), "error: No space left on device: out/video.mp4\n"),
     (MemoryError(), "error: out of memory: try a smaller --size\n"),
+    (DeviceMemoryError(), f"error: {FULL}\n"),
+    (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 1 GiB."), f"error: {FULL}\n"),
 ])
 def test_an_error_is_one_line_on_stderr(failing, error, line):
     failing(error)
@@ -152,7 +178,11 @@ def test_ctrl_c_exits_with_130(failing):
 @pytest.mark.parametrize("args", [
     ["generate", "p.jpg"], ["generate", "--out", "o"], ["generate", "p.jpg", "--out", "o", "--size", "big"],
     ["generate", "p.jpg", "--out", "o", "--seed", "-1"], ["generate", "p.jpg", "--out", "o", "--mask-policy", "x"],
-    ["fly"], ["build", "c", "--out", "e", "--precision", "int3"]])
+    ["fly"], ["build", "c", "--out", "e", "--precision", "int3"], ["build", "c", "--out", "e", "--device", "tpu"],
+    ["build", "c", "--out", "e", "--option", "max_autotune"], ["build", "c", "--out", "e", "--option", "=1"],
+    ["build", "c", "--out", "e", "--option", "max_autotune=yes"], ["build", "c", "--out", "e", "--vram-limit", "24"],
+    ["generate", "p.jpg", "--out", "o", "--vram-limit", "lots"], ["inspect", "b", "--size", "big"],
+    ["inspect", "b", "--moving-tiles", "0"]])
 def test_wrong_usage_exits_with_2(calls, args):
     assert run(*args).exit_code == 2 and not calls
 
@@ -170,6 +200,17 @@ def test_a_failed_scene_of_a_batch_is_named_and_fails_the_command(monkeypatch):
     assert done.exit_code == 1 and len(json.loads(done.stdout)["scenes"]) == 1
     assert done.stderr == "error: set/b.jpg is not a picture.\n"
     assert "p.jpg" in run("generate", "set", "--out", "o").stdout
+
+
+def test_a_run_beyond_the_limit_is_refused_in_one_line_and_writes_nothing(fake_bundle, tmp_path):
+    manifest = json.loads((fake_bundle / "manifest.json").read_text()) | {"target": {"device": "cuda"}}
+    (fake_bundle / "manifest.json").write_text(json.dumps(manifest))
+    Image.new("RGB", (128, 64)).save(tmp_path / "p.png")
+    done = run("animate", tmp_path / "p.png", "--out", tmp_path / "o", "--bundle", fake_bundle, "--size", "128x64",
+               "--vram-limit", "768MiB")
+    assert done.exit_code == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: 128x64 needs at least 8") and "--vram-limit is 805 MB" in done.stderr
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from pano4d.runtime import inspection
-from pano4d.runtime.errors import BundleError, InputError
+from pano4d.runtime.errors import BundleError, InputError, SettingsError
+from pano4d.runtime.settings import AnimateSettings
+from pano4d.runtime.tables import print_figures
 
 
 def test_a_bundle_is_described(fake_bundle):
@@ -20,6 +22,30 @@ def test_a_changed_bundle_is_refused(fake_bundle):
     (fake_bundle / "none").write_bytes(b"x")
     with pytest.raises(BundleError):
         inspection.inspect(fake_bundle)
+
+
+def test_a_run_is_planned_for_a_bundle_of_a_gpu(fake_bundle, capsys):
+    manifest = json.loads((fake_bundle / "manifest.json").read_text()) | {"target": {"device": "cuda"}}
+    manifest["networks"]["unet"]["workspace_bytes"] = 3 * 10**9
+    (fake_bundle / "manifest.json").write_text(json.dumps(manifest))
+    found = inspection.inspect(fake_bundle, AnimateSettings(width=256, height=128), 5)
+    assert found["memory"]["moving_tiles"] == 5 and found["memory"]["peak_bytes"] > 3.8e9
+    json.dumps(found)
+    print_figures(found)
+    printed = capsys.readouterr().out
+    assert "memory.peak " in printed and "unknown" in printed and "3 GB" in printed and "tile state" in printed
+    assert "memory" not in inspection.inspect(fake_bundle)
+
+
+def test_engines_of_the_cpu_take_no_memory_of_a_gpu(fake_bundle):
+    found = inspection.inspect(fake_bundle, AnimateSettings(width=256, height=128))["memory"]
+    assert "run on the CPU" in found["notes"][0] and "peak_bytes" not in found
+
+
+def test_only_a_bundle_is_planned_for(tmp_path):
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(SettingsError, match="is no engine bundle, and --size"):
+        inspection.inspect(tmp_path, AnimateSettings())
 
 
 def test_an_output_folder_is_described(tmp_path):
