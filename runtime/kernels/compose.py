@@ -6,6 +6,7 @@ Tiles come one after another, in a fixed order, so that one decoded tile is held
 every time. The obvious form is in ``compose_ref``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,14 +114,54 @@ def mask_alpha(mask: np.ndarray, feather_px: float, whole: np.ndarray | None = N
         float32 [H, W]: 0 outside the mask, 1 deep inside, smooth between.
     """
     reach = int(np.ceil(feather_px))
-    inside, depth = mask if whole is None else mask & whole, mask.astype(np.float32)
+    inside, alpha = mask if whole is None else mask & whole, mask.astype(np.float32)
     if reach < 1 or inside.all():
-        return depth
-    for _ in range(reach):
-        shrunk = inside & np.roll(inside, 1, 1) & np.roll(inside, -1, 1)
-        shrunk[1:] &= inside[:-1]
-        shrunk[:-1] &= inside[1:]
-        inside = shrunk
-        depth += inside
-    t = np.clip(depth / (reach + 1), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32) * mask
+        return alpha
+    t = np.clip(np.arange(reach + 1, dtype=np.float32) / (reach + 1), 0, 1)
+    fade = (t * t * (3 - 2 * t)).astype(np.float32)
+    if whole is not None:
+        alpha[mask & ~inside] = fade[1]
+    for depth, ring in enumerate(_rings(inside, reach), 1):
+        alpha.reshape(-1)[ring] = fade[depth]
+    return alpha
+
+
+def _rings(inside: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """List the pixels at city-block distance 1, 2, ... ``count`` from those outside, round the seam.
+
+    Only the pixels of a ring are looked at to find the next one, so the cost is that of the band.
+
+    Args:
+        inside: bool [H, W].
+        count: Number of rings.
+
+    Yields:
+        Flat pixels of a ring, each once. int64 [Q].
+    """
+    shrunk = inside.copy()
+    shrunk[:, 1:] &= inside[:, :-1]
+    shrunk[:, 0] &= inside[:, -1]
+    shrunk[:, :-1] &= inside[:, 1:]
+    shrunk[:, -1] &= inside[:, 0]
+    shrunk[1:] &= inside[:-1]
+    shrunk[:-1] &= inside[1:]
+    ring, left = np.flatnonzero(inside != shrunk), shrunk.reshape(-1)
+    for _ in range(count - 1):
+        yield ring
+        found = []
+        for near in _neighbours(ring, inside.shape):
+            near = near[left[near]]
+            left[near] = False  # at once: another neighbour may find the same pixel
+            found.append(near)
+        ring = np.concatenate(found)
+    yield ring
+
+
+def _neighbours(flat: np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Give the pixels above, below, left and right of each, round the seam but not over the poles. int64 [<= Q]."""
+    height, width = shape
+    column = flat % width
+    yield flat[flat >= width] - width
+    yield flat[flat < (height - 1) * width] + width
+    yield np.where(column == 0, flat + width - 1, flat - 1)
+    yield np.where(column == width - 1, flat - width + 1, flat + 1)

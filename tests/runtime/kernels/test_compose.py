@@ -76,3 +76,28 @@ def test_motion_keeps_its_distance_from_pixels_that_move_in_part():
     assert (alpha[:, 0] > 0).all() and (alpha[:, 0] < 0.2).all()
     assert (alpha[:, 1] <= alpha[:, 2]).all() and (alpha[:, 1] == alpha[:, -1]).all()
     assert (alpha[:, 8:24] == 1).all()
+
+
+def alpha_ref(mask, reach, whole):
+    """Look at every pixel for the nearest one outside, by city-block distance round the seam."""
+    height, width = mask.shape
+    outside = np.argwhere(~(mask & whole))
+    alpha = np.zeros(mask.shape)
+    for row, column in np.argwhere(mask):
+        across = np.abs(outside[:, 1] - column)
+        nearest = (np.abs(outside[:, 0] - row) + np.minimum(across, width - across)).min(initial=reach + 1)
+        t = min(max(nearest, 1), reach + 1) / (reach + 1)
+        alpha[row, column] = t * t * (3 - 2 * t)
+    return alpha
+
+
+@pytest.mark.parametrize("height, width", [(9, 18), (7, 23), (1, 5), (6, 1)])
+@pytest.mark.parametrize("density", [0.3, 0.95, 1.0])
+@pytest.mark.parametrize("feather_px", [0.4, 1.0, 2.5, 30.0])
+def test_the_fade_equals_its_reference(height, width, density, feather_px):
+    rng = np.random.default_rng(4)
+    mask, whole = rng.random((height, width)) < density, rng.random((height, width)) < 0.95
+    for part in (whole, np.ones_like(mask)):
+        exact = alpha_ref(mask, int(np.ceil(feather_px)), part)
+        np.testing.assert_allclose(mask_alpha(mask, feather_px, part), exact, atol=1e-6)
+    np.testing.assert_array_equal(mask_alpha(mask, feather_px), mask_alpha(mask, feather_px, np.ones_like(mask)))
