@@ -35,6 +35,16 @@ class Layout:
     pitch_deg: np.ndarray
     fov_deg: float
 
+    def _values(self) -> tuple[bytes, bytes, float]:
+        return self.yaw_deg.tobytes(), self.pitch_deg.tobytes(), self.fov_deg
+
+    def __eq__(self, other: object) -> bool:
+        """Compare views, whatever the name: what is tabled for one layout serves its equal."""
+        return isinstance(other, Layout) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
     @property
     def count(self) -> int:
         """Number of tiles V."""
@@ -44,6 +54,11 @@ class Layout:
     def rotations(self) -> np.ndarray:
         """Camera-to-world rotation of each tile. float64 [V, 3, 3]."""
         return np.stack([rotation(yaw, pitch) for yaw, pitch in zip(self.yaw_deg, self.pitch_deg)])
+
+    @property
+    def corner(self) -> float:
+        """Angle between a tile's centre and its corners."""
+        return float(np.arctan(np.sqrt(2) * np.tan(np.radians(self.fov_deg) / 2)))
 
     def focal(self, size: int) -> float:
         """Focal length, in pixels, of a tile ``size`` pixels wide."""
@@ -187,6 +202,24 @@ def project(layout: Layout, v: int, directions: np.ndarray, size: int) -> tuple[
     return x, y, inside
 
 
+def seen_directions(layout: Layout, v: int, directions: np.ndarray, size: int) \
+        -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the directions that fall on a tile, without projecting those that cannot.
+
+    Args:
+        layout: Tile layout.
+        v: Tile number.
+        directions: Unit vectors [N, 3].
+        size: Side of the tile, in pixels.
+
+    Returns:
+        Places in ``directions`` in ascending order, int64 [Q], and their continuous x and y, float64 [Q].
+    """
+    near = np.flatnonzero(directions @ layout.rotations[v][:, 2] >= np.cos(layout.corner) - 1e-9)
+    x, y, inside = project(layout, v, directions[near], size)
+    return near[inside], x[inside], y[inside]
+
+
 def seen_pixels(layout: Layout, v: int, size: int, select: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the panorama pixels that fall on a tile, without projecting the whole sphere.
 
@@ -201,10 +234,9 @@ def seen_pixels(layout: Layout, v: int, size: int, select: np.ndarray) -> tuple[
     """
     (height, width), centre = select.shape, layout.rotations[v][:, 2]
     lon, lat = pixel_lonlat(height, width)
-    corner = np.arctan(np.sqrt(2) * np.tan(np.radians(layout.fov_deg) / 2))
     sin_lon, cos_lon, sin_lat, cos_lat = np.sin(lon), np.cos(lon), np.sin(lat), np.cos(lat)
     # Within the circle round the tile's corners: cos(lat) * (turned forward) >= cos(corner) - (part along the axis).
-    rest = (np.cos(corner) - 1e-9 + sin_lat * centre[1]) / cos_lat
+    rest = (np.cos(layout.corner) - 1e-9 + sin_lat * centre[1]) / cos_lat
     near = select & (sin_lon * centre[0] + cos_lon * centre[2] >= rest[:, None])
     flat = np.flatnonzero(near)
     row, column = np.divmod(flat, width)

@@ -10,11 +10,12 @@ is tabled once. The obvious form is in ``blend_ref``.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from pano4d.runtime.schedule import euler_step, scalings
-from pano4d.runtime.tiles import Layout, feather_at, project, tile_directions
+from pano4d.runtime.tiles import Layout, feather_at, seen_directions, tile_directions
 
 
 @dataclass(frozen=True)
@@ -31,29 +32,39 @@ class BlendPlan:
     indices: np.ndarray
     weights: np.ndarray
 
+    @property
+    def ranks(self) -> int:
+        """Most neighbours that a pixel has, 1 at least: places in the tables of `blend.cu`."""
+        return max(1, (self.indices.shape[1] - 1) // 4)
+
     @classmethod
     def build(cls, layout: Layout, size: int) -> "BlendPlan":
-        """Table the gather.
+        """Table the gather; the last plans are kept, for they are constants of layout and size.
 
         Args:
             layout: Tile layout of V tiles.
             size: Side of a latent tile.
 
         Returns:
-            The plan.
+            The plan, not to be changed.
         """
-        directions = tile_directions(layout, size).reshape(-1, 3)
-        own = np.arange(len(directions))
-        y, x = np.divmod(own % (size * size), size)
-        indices, weights = [own[:, None]], [feather_at(x, y, size)[:, None].astype(np.float64)]
-        slots = _neighbour_slots(layout, directions, size)
-        for index, weight in slots:
-            indices.append(index)
-            weights.append(weight)
-        indices, weights = np.concatenate(indices, axis=1), np.concatenate(weights, axis=1)
-        pixels = np.flatnonzero(weights[:, 1:].any(axis=1))
-        weights = weights[pixels] / weights[pixels].sum(axis=1, keepdims=True)
-        return cls(pixels, indices[pixels], weights.astype(np.float32))
+        return _plan(layout, size)
+
+
+@lru_cache(maxsize=2)
+def _plan(layout: Layout, size: int) -> BlendPlan:
+    directions = tile_directions(layout, size).reshape(-1, 3)
+    own = np.arange(len(directions))
+    y, x = np.divmod(own % (size * size), size)
+    indices, weights = [own[:, None]], [feather_at(x, y, size)[:, None].astype(np.float64)]
+    slots = _neighbour_slots(layout, directions, size)
+    for index, weight in slots:
+        indices.append(index)
+        weights.append(weight)
+    indices, weights = np.concatenate(indices, axis=1), np.concatenate(weights, axis=1)
+    pixels = np.flatnonzero(weights[:, 1:].any(axis=1))
+    weights = weights[pixels] / weights[pixels].sum(axis=1, keepdims=True)
+    return BlendPlan(pixels, indices[pixels], weights.astype(np.float32))
 
 
 def fuse(plan: BlendPlan, values: np.ndarray) -> np.ndarray:
@@ -126,10 +137,11 @@ def _neighbour_slots(layout: Layout, directions: np.ndarray, size: int) -> list[
     filled = np.zeros(count, np.int64)
     slots: list[tuple[np.ndarray, np.ndarray]] = []
     for j in range(layout.count):
-        x, y, inside = project(layout, j, directions, size)
-        seen = np.flatnonzero(inside & (owner != j))
-        taps, shares = bilinear_taps(x[seen], y[seen], size)
-        shares *= feather_at(x[seen], y[seen], size)[:, None]
+        seen, x, y = seen_directions(layout, j, directions, size)
+        others = owner[seen] != j
+        seen, x, y = seen[others], x[others], y[others]
+        taps, shares = bilinear_taps(x, y, size)
+        shares *= feather_at(x, y, size)[:, None]
         for rank in np.unique(filled[seen]):
             if rank == len(slots):
                 slots.append((np.zeros((count, 4), np.int64), np.zeros((count, 4))))

@@ -83,7 +83,7 @@ def blend_tables(plan: BlendPlan, moving: np.ndarray, size: int) -> tuple[np.nda
     Returns:
         own float32 [slots, P]; taps int32 [ranks, slots, P]; shares float32 [ranks, slots, P, 4].
     """
-    total, ranks = len(moving) * size * size, max(1, (plan.indices.shape[1] - 1) // 4)
+    total, ranks = len(moving) * size * size, plan.ranks
     own, taps = np.ones(total, np.float32), np.full((ranks, total), -1, np.int32)
     shares = np.zeros((ranks, total, 4), np.float32)
     own[plan.pixels] = plan.weights[:, 0]
@@ -107,7 +107,7 @@ class TileState:
         device: Where.
         layout: Tile layout of V tiles.
         moving: Tiles that are denoised, at least one. bool [V].
-        shape: Sizes; ``ranks`` as `blend_tables` of ``plan`` gives them.
+        shape: Sizes; ``ranks`` those of ``plan``.
         plan: Plan of the layout at the latent size.
 
     Raises:

@@ -76,8 +76,7 @@ def tiles_of_blocks(layout: Layout, height: int, width: int) -> tuple[np.ndarray
     middle = _grid((lon[left] + lon[right]) / 2, (lat[top] + lat[bottom]) / 2)
     corners = [_grid(lon[x], lat[y]) for x in (left, right) for y in (top, bottom)]
     reach = np.max([_angle((middle * corner).sum(axis=-1)) for corner in corners], axis=0)
-    tile = np.arctan(np.sqrt(2) * np.tan(np.radians(layout.fov_deg) / 2))
-    near = _angle(middle @ layout.rotations[:, :, 2].T) <= reach[..., None] * 1.01 + tile + 1e-6
+    near = _angle(middle @ layout.rotations[:, :, 2].T) <= reach[..., None] * 1.01 + layout.corner + 1e-6
     near = near.reshape(-1, layout.count)
     start = np.concatenate([[0], np.cumsum(near.sum(axis=1))])
     return start.astype(np.int32), np.nonzero(near)[1].astype(np.int32)

@@ -128,3 +128,18 @@ def test_seen_pixels_are_those_that_project_onto_the_tile():
             want_x, want_y, inside = tiles.project(layout, v, directions, 16)
             np.testing.assert_array_equal(flat, np.flatnonzero(select)[inside])
             np.testing.assert_allclose([x, y], [want_x[inside], want_y[inside]], atol=1e-9)
+
+
+def test_layouts_of_the_same_views_are_equal():
+    one, same, other = tiles.rings(62), tiles.by_name("rings-62"), tiles.rings(62.5)
+    assert one == same and hash(one) == hash(same) and one != other and one != "rings-62"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_seen_directions_are_those_that_project_onto_the_tile(layout):
+    directions = random_directions(5000)
+    for v in range(layout.count):
+        at, x, y = tiles.seen_directions(layout, v, directions, 16)
+        want_x, want_y, inside = tiles.project(layout, v, directions, 16)
+        np.testing.assert_array_equal(at, np.flatnonzero(inside))
+        np.testing.assert_allclose([x, y], [want_x[inside], want_y[inside]], atol=1e-9)

@@ -86,3 +86,8 @@ def test_taps_equal_the_reference_at_odd_places():
     ours = (plane.reshape(-1)[taps] * shares).sum(axis=1)
     exact = [bilinear_ref(plane, *at)[0] for at in zip(x, y)]
     np.testing.assert_allclose(ours, exact, atol=1e-12)
+
+
+def test_a_plan_is_kept_for_equal_layouts():
+    assert BlendPlan.build(tiles.rings(62), 8) is BlendPlan.build(tiles.rings(62), 8)
+    assert BlendPlan.build(tiles.rings(62), 9) is not BlendPlan.build(tiles.rings(62), 8)
