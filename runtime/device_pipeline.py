@@ -20,8 +20,9 @@ from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
-from pano4d.runtime.kernels.blend_cuda import StateShape, TileState, blend_tables
+from pano4d.runtime.kernels.blend_cuda import StateShape, TileState
 from pano4d.runtime.kernels.compose_cuda import Composer
+from pano4d.runtime.kernels.noise_cuda import sphere_noise
 from pano4d.runtime.settings import AnimateSettings
 from pano4d.runtime.tiles import Layout
 
@@ -127,6 +128,26 @@ class Denoising:
                           ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype)
 
 
+def first_noise(device: Device, *asked: Any) -> np.ndarray:
+    """Draw unit noise for every tile.
+
+    Args:
+        device: Where.
+        *asked: As ``noise.sphere_noise`` takes it.
+
+    Returns:
+        The same bytes. float32 [V, T, C, s, s].
+
+    Raises:
+        BackendError: The GPU has not enough memory, or the kernel does not compile.
+    """
+    unit = sphere_noise(device, *asked)
+    try:
+        return device.download(unit)
+    finally:
+        device.free(unit)
+
+
 def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
             progress: Callable[[int, int], None] = lambda done, total: None) -> np.ndarray:
     """Take every moving tile from noise to a clean latent, fused with its neighbours at each step.
@@ -149,7 +170,7 @@ def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
     if not told.moving.any():
         return result
     plan = BlendPlan.build(what.layout, what.bundle.tile["latent_px"])
-    shape = what.shape(told.moving, blend_tables(plan, told.moving, what.bundle.tile["latent_px"])[1].shape[0])
+    shape = what.shape(told.moving, plan.ranks)
     with what.engines.use("unet") as engine:
         state = TileState(device, what.layout, told.moving, shape, plan)
         try:

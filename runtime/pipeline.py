@@ -213,15 +213,16 @@ class Animator:
         sampler = self.bundle.sampler
         return schedule.karras_sigmas(self.settings.steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
 
-    def _first_state(self) -> np.ndarray:
+    def _first_state(self, device: Device | None = None) -> np.ndarray:
         tile, settings = self.bundle.tile, self.settings
-        unit = noise.sphere_noise(self.layout, tile["latent_px"], tile["frames"], 4, settings.seed, settings.shared_noise)
+        asked = (self.layout, tile["latent_px"], tile["frames"], 4, settings.seed, settings.shared_noise)
+        unit = device_pipeline.first_noise(device, *asked) if device else noise.sphere_noise(*asked)
         return unit * np.float32(schedule.init_noise_sigma(self._sigmas()))
 
     def _denoise_on(self, device: Device, told: Conditions, progress: Progress) -> np.ndarray:
         """Denoise on a GPU."""
         what = device_pipeline.Denoising(self._engines, self.layout, self.settings, self.guided, self._sigmas())
-        return device_pipeline.denoise(device, what, told, self._first_state(),
+        return device_pipeline.denoise(device, what, told, self._first_state(device),
                                        lambda done, total: progress("denoise", done, total))
 
     def _decode_on(self, device: Device, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,

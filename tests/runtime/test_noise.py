@@ -64,7 +64,7 @@ def test_the_seed_decides():
 
 def test_every_pixel_holds_cells():
     for layout in LAYOUTS:
-        cells = noise.fibonacci_sphere(noise._cell_count(layout, 16))
+        cells = noise.fibonacci_sphere(noise.count_cells(layout, 16))
         for v in range(layout.count):
             _, pixel = noise._pixel_of(layout, v, cells, 16)
             assert np.bincount(pixel, minlength=256).min() >= 3
