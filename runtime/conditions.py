@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pano4d.runtime import tiles
+from pano4d.runtime import device_conditions, tiles
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.device import Device, Scope
+from pano4d.runtime.device_conditions import CLIP_PX
 from pano4d.runtime.device_pipeline import engine_for_host
 from pano4d.runtime.kernels.encode_cuda import encode_tiles
+from pano4d.runtime.noise import augmentation_stream
 from pano4d.runtime.settings import AnimateSettings
-
-CLIP_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -76,22 +76,28 @@ def condition_tiles(engines: Engines, layout: tiles.Layout, panorama: np.ndarray
     Raises:
         BackendError: An engine does not load.
     """
-    tile = engines.bundle.tile
+    tile, report = engines.bundle.tile, report or (lambda done, total: None)
+    if device is not None:
+        told = device_conditions.encode(device, engines, layout, panorama, mask, settings, report)
+        return _told(tile["frames"], settings, *told)
     pictures = _cut(panorama, layout, tile["px"], device)
     shares = tiles.tile_masks(mask, layout, tile["px"], tile["px"] // tile["latent_px"])
     moving = shares.reshape(layout.count, -1).any(axis=1)
-    report = report or (lambda done, total: None)
     with engine_for_host(engines, "image_encoder", device) as engine:
         embeddings = _embed(engine, pictures, moving)
-    noise = np.random.Generator(np.random.Philox(key=[settings.seed, 1]))
     augmented = pictures.copy()
-    augmented[moving] += settings.noise_aug_strength * noise.standard_normal(
+    augmented[moving] += settings.noise_aug_strength * augmentation_stream(settings.seed).standard_normal(
         augmented[moving].shape, np.float32)
     with engine_for_host(engines, "vae_encoder", device) as engine:
         latents = _encode(engine, augmented, report)
+    return _told(tile["frames"], settings, shares, latents, embeddings)
+
+
+def _told(frames: int, settings: AnimateSettings, shares: np.ndarray, latents: np.ndarray, embeddings: np.ndarray) \
+        -> Conditions:
     time_ids = np.array([settings.fps - 1, settings.motion_bucket_id, settings.noise_aug_strength], np.float32)
-    return Conditions(moving, mask_channel(shares, tile["frames"], settings.mask_policy), latents, embeddings,
-                      time_ids)
+    masks = mask_channel(shares, frames, settings.mask_policy)
+    return Conditions(shares.any(axis=(1, 2)), masks, latents, embeddings, time_ids)
 
 
 def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
@@ -120,7 +126,7 @@ def _embed(engine: Engine, pictures: np.ndarray, moving: np.ndarray) -> np.ndarr
 
 def _clip_picture(picture: np.ndarray) -> np.ndarray:
     """Resize a tile's picture, float32 [3, s, s], to CLIP's input with antialiasing."""
-    planes = [Image.fromarray(plane, "F").resize((CLIP_SIZE, CLIP_SIZE), Image.Resampling.BICUBIC)
+    planes = [Image.fromarray(plane, "F").resize((CLIP_PX, CLIP_PX), Image.Resampling.BICUBIC)
               for plane in picture]
     return np.clip(np.stack([np.asarray(plane) for plane in planes]), -1.0, 1.0)
 

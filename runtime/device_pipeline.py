@@ -141,11 +141,8 @@ def first_noise(device: Device, *asked: Any) -> np.ndarray:
     Raises:
         BackendError: The GPU has not enough memory, or the kernel does not compile.
     """
-    unit = sphere_noise(device, *asked)
-    try:
-        return device.download(unit)
-    finally:
-        device.free(unit)
+    with Scope(device) as scope:
+        return device.download(scope.hold(sphere_noise(device, *asked)))
 
 
 def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,

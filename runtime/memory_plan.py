@@ -14,13 +14,15 @@ import numpy as np
 
 from pano4d.runtime import tiles
 from pano4d.runtime.backends import Engines
-from pano4d.runtime.backends.base import NETWORKS
+from pano4d.runtime.backends.base import NETWORKS, TensorSpec
 from pano4d.runtime.bundle import Bundle
-from pano4d.runtime.device_pipeline import Arrays, Denoising, decode_arrays, engine_arrays, fixed_arrays
+from pano4d.runtime.device_conditions import embed_arrays, latent_arrays
+from pano4d.runtime.device_pipeline import Arrays, Denoising, decode_arrays, fixed_arrays
 from pano4d.runtime.errors import SettingsError
 from pano4d.runtime.kernels.blend import most_neighbours
 from pano4d.runtime.kernels.compose_cuda import ComposeShape, tiles_of_blocks
 from pano4d.runtime.kernels.encode_cuda import encode_arrays
+from pano4d.runtime.kernels.noise_cuda import noise_arrays
 from pano4d.runtime.settings import AnimateSettings
 
 CONTEXT_BYTES = 768 * 2**20
@@ -144,8 +146,7 @@ def plan_memory(bundle: Bundle, settings: AnimateSettings, moving_tiles: int | N
                             f"{bundle.tile['px']} px: give 1 to {layout.count}.")
     frozen = settings.mask_policy == "freeze"
     count = height * width if pixels is None or not frozen else max(1, pixels)
-    (clean,), (decoded,) = bundle.network("vae_decoder").inputs, bundle.network("vae_decoder").outputs
-    decoding = decode_arrays(clean, decoded, slots)
+    decoding = decode_arrays(*_both(bundle, "vae_decoder"), slots)
     frames, listed = bundle.tile["frames"], len(tiles_of_blocks(layout, height, width)[1])
     shape = ComposeShape(layout.count, listed, frames, height, width, count, frames)
     pixels_of_tiles = {"pixels": decoding.pop("pixels")}
@@ -155,8 +156,12 @@ def plan_memory(bundle: Bundle, settings: AnimateSettings, moving_tiles: int | N
     stages = (
         StagePlan("cut", None, 0, 0, _parts({"panorama and tiles": encode_arrays(
             layout.count, bundle.tile["px"], height, width)})),
-        *(_stage(bundle, name, network, {"buffers": _both(bundle, network)})
-          for name, network in (("embed", "image_encoder"), ("encode", "vae_encoder"))),
+        _stage(bundle, "embed", "image_encoder", {"tiles and buffers": embed_arrays(
+            *_both(bundle, "image_encoder"), layout.count, slots, bundle.tile["px"])}),
+        _stage(bundle, "encode", "vae_encoder", {"tiles and buffers": latent_arrays(
+            *_both(bundle, "vae_encoder"), layout.count, bundle.tile["px"])}),
+        StagePlan("noise", None, 0, 0, _parts({"noise": noise_arrays(
+            layout, bundle.tile["latent_px"], frames, 4, settings.shared_noise)})),
         _stage(bundle, "denoise", "unet", _denoise_parts(bundle, settings, layout, slots)),
         _stage(bundle, "decode", "vae_decoder", {"decoded tiles": pixels_of_tiles, "latents": decoding}),
         StagePlan("compose", None, 0, 0, {**_parts(laid), **_compose_parts(shape)}))
@@ -179,9 +184,10 @@ def _denoise_parts(bundle: Bundle, settings: AnimateSettings, layout: tiles.Layo
     return {"tile state": state.arrays(), "conditions": fixed}
 
 
-def _both(bundle: Bundle, network: str) -> Arrays:
-    described = bundle.network(network)
-    return engine_arrays((*described.inputs, *described.outputs))
+def _both(bundle: Bundle, network: str) -> tuple[TensorSpec, TensorSpec]:
+    """Give the one input and the one output."""
+    (source,), (target,) = bundle.network(network).inputs, bundle.network(network).outputs
+    return source, target
 
 
 def _compose_parts(shape: ComposeShape) -> dict[str, int]:

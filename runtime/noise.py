@@ -14,7 +14,7 @@ from pano4d.runtime.tiles import Layout, seen_directions
 
 CELLS_PER_PIXEL = 6.0
 _GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
-_FIELD, _FILL = 2, 3  # keys of the random streams
+_AUGMENTATION, _FIELD, _FILL = 1, 2, 3  # keys of the random streams
 
 
 def fibonacci_sphere(count: int) -> np.ndarray:
@@ -55,6 +55,11 @@ def sphere_noise(layout: Layout, size: int, frames: int, channels: int, seed: in
                 total = np.bincount(pixel[v], weights=field[c, held[v]], minlength=size * size)
                 noise[v, t, c].reshape(-1)[filled] = total[filled] / np.sqrt(count[filled])
     return noise
+
+
+def augmentation_stream(seed: int) -> np.random.Generator:
+    """Give the stream of the noise that the pictures of moving tiles get, one tile after another."""
+    return np.random.Generator(np.random.Philox(key=[seed, _AUGMENTATION]))
 
 
 def draw_fill(layout: Layout, size: int, frames: int, channels: int, seed: int) -> np.ndarray:

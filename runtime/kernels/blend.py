@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from pano4d.runtime.schedule import euler_step, scalings
-from pano4d.runtime.tiles import Layout, feather_at, seen_directions, tile_directions
+from pano4d.runtime.tiles import Layout, feather_at, project, seen_directions, tile_directions
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def most_neighbours(layout: Layout, size: int) -> int:
         The slots that ``BlendPlan.build`` fills, 0 where no tiles overlap.
     """
     directions, centres = tile_directions(layout, size).reshape(layout.count, -1, 3), layout.rotations[:, :, 2]
-    reach = 2 * np.arctan(np.sqrt(2) * np.tan(np.radians(layout.fov_deg) / 2))
+    reach = 2 * layout.corner
     near = centres @ centres.T >= np.cos(min(reach, np.pi)) - 1e-9
     seen = np.zeros(directions.shape[:2], np.int64)
     for j in range(layout.count):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.sphere import pixel_lonlat
 from pano4d.runtime.tiles import Layout
@@ -29,13 +29,14 @@ def tile_masks(device: Device, mask: DeviceArray, layout: Layout, size_px: int, 
     (height, width), cells = mask.shape, size_px // factor
     mark, share = compiler.load_kernels(device, "masks.cu", ("mark_moving", "share_moving"), compiler.definitions(4))
     tables = (np.stack([np.sin(a), np.cos(a)], axis=-1) for a in pixel_lonlat(height, width))
-    rotations, columns, rows = (device.upload(table) for table in (layout.rotations, *tables))
-    marks = device.zeros((layout.count, cells, cells), "uint8")
-    shares = device.empty((layout.count, cells, cells), "float32")
     focal, reach = layout.focal(size_px), np.cos(layout.corner) - 1e-9
-    mark((-(-width // THREADS), height), THREADS, mask, rotations, columns, rows, marks,
-         *map(np.int32, (height, width, layout.count, size_px, factor)), np.float64(focal), np.float64(reach))
-    share((-(-cells * cells // THREADS), layout.count), THREADS, mask, rotations, marks, shares,
-          *map(np.int32, (height, width, size_px, factor)), np.float64(focal))
-    device.free(rotations, columns, rows, marks)  # the driver waits for the kernels first
+    with Scope(device) as scope:  # the driver waits for the kernels before it frees the tables
+        rotations, columns, rows = (scope.upload(table) for table in (layout.rotations, *tables))
+        marks = scope.zeros((layout.count, cells, cells), "uint8")
+        shares = scope.empty((layout.count, cells, cells), "float32")
+        mark((-(-width // THREADS), height), THREADS, mask, rotations, columns, rows, marks,
+             *map(np.int32, (height, width, layout.count, size_px, factor)), np.float64(focal), np.float64(reach))
+        share((-(-cells * cells // THREADS), layout.count), THREADS, mask, rotations, marks, shares,
+              *map(np.int32, (height, width, size_px, factor)), np.float64(focal))
+        scope.keep(shares)
     return shares

@@ -5,12 +5,34 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.noise import CellLists, cell_lists, count_cells, draw_field, draw_fill
 from pano4d.runtime.tiles import Layout
 
 THREADS = 128
+
+
+def noise_arrays(layout: Layout, size: int, frames: int, channels: int, shared: bool = True) \
+        -> dict[str, tuple[tuple[int, ...], str]]:
+    """List shape and element type of what `sphere_noise` takes; what is planned is what is taken.
+
+    Args:
+        layout: Tile layout of V tiles.
+        size: Side of a tile's latent, s.
+        frames: T.
+        channels: C.
+        shared: Whether tiles share the field.
+
+    Returns:
+        ``noise``, which stays, and with a field ``field``, ``start`` and ``held``.
+    """
+    noise = {"noise": ((layout.count, frames, channels, size, size), "float32")}
+    if not shared:
+        return noise
+    lists = cell_lists(layout, size)
+    return noise | {"field": ((channels, lists.total), "float32"), "start": ((lists.counts.size + 1,), "int32"),
+                    "held": (lists.cells.shape, "int32")}
 
 
 def sphere_noise(device: Device, layout: Layout, size: int, frames: int, channels: int, seed: int,
@@ -37,28 +59,28 @@ def sphere_noise(device: Device, layout: Layout, size: int, frames: int, channel
     if not shared:
         return device.upload(draw_fill(layout, size, frames, channels, seed))
     cells = count_cells(layout, size)
-    with ThreadPoolExecutor(min(frames, os.cpu_count() or 1)) as pool:
+    with Scope(device) as scope, ThreadPoolExecutor(min(frames, os.cpu_count() or 1)) as pool:
         drawn = [pool.submit(draw_field, cells, channels, seed, t) for t in range(frames)]
         lists = cell_lists(layout, size)
-        noise = (device.empty((layout.count, frames, channels, size, size), "float32") if lists.full else
-                 device.upload(draw_fill(layout, size, frames, channels, seed)))
-        field = device.empty((channels, cells), "float32")
-        gather = _Gather(device, lists, noise)
+        arrays = noise_arrays(layout, size, frames, channels)
+        noise = (scope.empty(*arrays["noise"]) if lists.full else
+                 scope.upload(draw_fill(layout, size, frames, channels, seed)))
+        field, gather = scope.empty(*arrays["field"]), _Gather(scope, lists, noise)
         for t in range(frames):
             device.upload(drawn[t].result(), field)
             drawn[t] = None  # a field is large, and the threads are drawing more
             gather(field, t)
-    device.free(field, *gather.tables)  # the driver waits for the kernels first
-    return noise
+        scope.keep(noise)
+    return noise  # the driver has waited for the kernels to free the rest
 
 
 class _Gather:
     """The kernel and its lists."""
 
-    def __init__(self, device: Device, lists: CellLists, noise: DeviceArray) -> None:
-        (self._kernel,) = compiler.load_kernels(device, "noise.cu", ("gather_cells",), compiler.definitions(4))
+    def __init__(self, scope: Scope, lists: CellLists, noise: DeviceArray) -> None:
+        (self._kernel,) = compiler.load_kernels(scope.device, "noise.cu", ("gather_cells",), compiler.definitions(4))
         start = np.concatenate([[0], np.cumsum(lists.counts)]).astype(np.int32)
-        self.noise, self.tables = noise, (device.upload(start), device.upload(lists.cells))
+        self.noise, self.tables = noise, (scope.upload(start), scope.upload(lists.cells))
 
     def __call__(self, field: DeviceArray, t: int) -> None:
         """Write frame t; enqueued, not waited for."""

@@ -1,11 +1,10 @@
 """Bring tiles' pictures to the size of an image encoder on a GPU (`resize.cu`)."""
 
-import contextlib
 from functools import lru_cache
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray
+from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 
 THREADS = 128
@@ -34,6 +33,12 @@ def bicubic_taps(size: int, out: int) -> tuple[np.ndarray, np.ndarray]:
     return first, weights / weights.sum(axis=1, keepdims=True)
 
 
+def resize_arrays(size: int, out: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """List shape and element type of what a `Resizer` holds; what is planned is what is taken."""
+    return {"first": ((out,), "int32"), "weights": (bicubic_taps(size, out)[1].shape, "float64"),
+            "wide": ((3, size, out), "float32")}
+
+
 class Resizer:
     """Resize square pictures of three colours, one after another. Nothing here allocates or waits after construction.
 
@@ -51,13 +56,10 @@ class Resizer:
         self._device, self._size, self._out = device, size, out
         self._rows, self._columns = compiler.load_kernels(device, "resize.cu", ("resize_rows", "resize_columns"),
                                                           compiler.definitions(np.dtype(element).itemsize))
-        self._arrays: list[DeviceArray] = []
-        with contextlib.ExitStack() as failed:
-            failed.callback(self.free)
-            for table in bicubic_taps(size, out):
-                self._arrays.append(device.upload(table))
-            self._arrays.append(device.empty((3, size, out), "float32"))
-            failed.pop_all()
+        with Scope(device) as scope:
+            tables = [scope.upload(table) for table in bicubic_taps(size, out)]
+            self._arrays = (*tables, scope.empty(*resize_arrays(size, out)["wide"]))
+            scope.keep()
 
     def __call__(self, picture: DeviceArray, resized: DeviceArray) -> None:
         """Resize one picture; enqueued, not waited for.

@@ -94,7 +94,8 @@ def test_planned_bytes_are_those_taken(counted, panorama_pixels, bundle, setting
     assert moving < animation.tiles_total
     planned = {stage.name: stage.arrays_bytes for stage in plan_memory(bundle, settings, moving, int(mask.sum())).stages}
     assert peaks["encode"] == max(planned[name] for name in ("cut", "embed", "encode"))
-    assert (peaks["denoise"], decoded[0], peaks["decode"]) == (planned["denoise"], planned["decode"], planned["compose"])
+    assert peaks["denoise"] == max(planned["noise"], planned["denoise"])
+    assert (decoded[0], peaks["decode"]) == (planned["decode"], planned["compose"])
     assert frozen or planned["compose"] > plan_memory(bundle, SETTINGS, moving, int(mask.sum())).stages[-1].arrays_bytes
 
 
@@ -176,7 +177,7 @@ def test_there_are_not_so_many_tiles(count):
 def test_figures_are_ready_for_json_and_say_what_is_unknown():
     figures = plan_memory(full_bundle(workspace=False), at(2048), 3).figures()
     assert json.loads(json.dumps(figures)) == figures and figures["moving_tiles"] == 3
-    assert [row["workspace_bytes"] for row in figures["stages"]] == [0, None, None, None, None, 0]
+    assert [row["workspace_bytes"] for row in figures["stages"]] == [0, None, None, 0, None, None, 0]
     assert "image_encoder, vae_encoder, unet, vae_decoder is unknown" in figures["notes"][0]
     assert sum(row["size_bytes"] for row in figures["arrays"]) == sum(row["arrays_bytes"] for row in figures["stages"])
     assert not plan_memory(full_bundle(), at(2048)).figures()["notes"]
