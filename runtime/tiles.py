@@ -216,7 +216,7 @@ def seen_directions(layout: Layout, v: int, directions: np.ndarray, size: int) \
         Places in ``directions`` in ascending order, int64 [Q], and their continuous x and y, float64 [Q].
     """
     near = np.flatnonzero(directions @ layout.rotations[v][:, 2] >= np.cos(layout.corner) - 1e-9)
-    x, y, inside = project(layout, v, directions[near], size)
+    x, y, inside = project(layout, v, np.take(directions, near, axis=0), size)
     return near[inside], x[inside], y[inside]
 
 

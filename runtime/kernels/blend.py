@@ -63,8 +63,9 @@ def _plan(layout: Layout, size: int) -> BlendPlan:
         weights.append(weight)
     indices, weights = np.concatenate(indices, axis=1), np.concatenate(weights, axis=1)
     pixels = np.flatnonzero(weights[:, 1:].any(axis=1))
-    weights = weights[pixels] / weights[pixels].sum(axis=1, keepdims=True)
-    return BlendPlan(pixels, indices[pixels], weights.astype(np.float32))
+    weights = np.take(weights, pixels, axis=0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return BlendPlan(pixels, np.take(indices, pixels, axis=0), weights.astype(np.float32))
 
 
 def fuse(plan: BlendPlan, values: np.ndarray) -> np.ndarray:
@@ -142,10 +143,11 @@ def _neighbour_slots(layout: Layout, directions: np.ndarray, size: int) -> list[
         seen, x, y = seen[others], x[others], y[others]
         taps, shares = bilinear_taps(x, y, size)
         shares *= feather_at(x, y, size)[:, None]
-        for rank in np.unique(filled[seen]):
+        ranks = filled[seen]
+        for rank in range(int(ranks.max(initial=-1)) + 1):
             if rank == len(slots):
                 slots.append((np.zeros((count, 4), np.int64), np.zeros((count, 4))))
-            at = filled[seen] == rank
+            at = ranks == rank
             slots[rank][0][seen[at]] = taps[at] + j * size * size
             slots[rank][1][seen[at]] = shares[at]
         filled[seen] += 1
