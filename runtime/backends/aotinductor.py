@@ -166,8 +166,10 @@ class AotinductorEngine(Engine):
             # Kernels are loaded and workspaces made by the first call, which a graph could not record.
             self._compute(self._held)
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+        # What the call has left behind is not open to graphs, which have memory of their own.
+        torch.cuda.empty_cache()
+        graph, pool = torch.cuda.CUDAGraph(), _graph_pool(torch.cuda.current_device())
+        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
             self._result = self._compute(self._held)
         torch.cuda.synchronize()
         self._graph = graph
@@ -289,6 +291,12 @@ def without_tf32() -> Iterator[None]:
 def _capture_stream(device: int) -> Any:
     """Give one stream for all captures of a GPU: cuBLAS keeps a workspace for every stream it has seen."""
     return torch.cuda.Stream(device)
+
+
+@functools.cache
+def _graph_pool(device: int) -> Any:
+    """Give one pool of memory for all graphs of a GPU: a result is copied out before the next graph can run."""
+    return torch.cuda.graph_pool_handle()
 
 
 def _machine(device: str | None) -> str:
