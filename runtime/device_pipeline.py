@@ -101,12 +101,17 @@ class Denoising:
     guided: bool
     sigmas: np.ndarray
 
+    def guided_steps(self) -> list[bool]:
+        """Say which steps take guidance."""
+        return [bool(one) for one in schedule.guided_steps(self.sigmas, self.settings.guidance_interval) & self.guided]
+
     def shape(self, moving: np.ndarray, ranks: int) -> StateShape:
         """Say how large the state is for these moving tiles."""
         (sample, *_), tile = self.bundle.network("unet").inputs, self.bundle.tile
         batch = sample.shape[0] // (2 if self.guided else 1)
         return StateShape(self.layout.count, int(moving.sum()), tile["frames"], tile["latent_px"], batch, sample.shape[2],
-                          ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype)
+                          ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype,
+                          self.guided and not all(self.guided_steps()))
 
 
 def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
@@ -154,15 +159,17 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
     rest = (x[~moving] - latents[~moving][:, None]) / np.float32(sigmas[0])
     state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance, rest)
     device.synchronize()
-    events = []
+    events, guided = [], what.guided_steps()
     for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
-        for g in range(state.shape.groups):
-            buffers = {"sample": state.sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
-                       "embeddings": fixed["embeddings"][g], "added_time_ids": fixed["added_time_ids"]}
+        sample, embeddings = state.sample_of(guided[i]), fixed["embeddings" if guided[i] == what.guided else "unguided"]
+        for g in range(state.shape.calls(guided[i])):
+            buffers = {"sample": sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
+                       "embeddings": embeddings[g], "added_time_ids": fixed["added_time_ids"]}
             engine.run({spec.name: _as(buffers[spec.name], spec.shape) for spec in (*engine.inputs, *engine.outputs)},
                        device.stream)
         c_skip, c_out, _, _ = scalings[i]
-        state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k)
+        state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k, guided[i],
+                   guided[min(i + 1, len(guided) - 1)])
         events.append(device.event())
     for i, event in enumerate(events):
         device.wait(event)
@@ -178,15 +185,24 @@ def _fixed_inputs(device: Device, engine: Engine, told: Conditions, scalings: li
         -> dict[str, DeviceArray]:
     """Upload what does not change from step to step, and the noise conditions of all steps."""
     specs = {spec.name: spec for spec in engine.inputs}
-    rows, halves = specs["c_noise"].shape[0], 2 if shape.guided else 1
-    noise = np.repeat(np.array([c_noise for _, _, _, c_noise in scalings])[:, None], rows, axis=1)
-    padded = np.zeros((shape.groups * shape.batch, *specs["embeddings"].shape[1:]), np.float32)
-    padded[:shape.slots] = told.embeddings[told.moving]
-    embeddings = np.zeros((shape.groups, halves, shape.batch, *padded.shape[1:]), np.float32)
-    embeddings[:, -1] = padded.reshape(shape.groups, shape.batch, *padded.shape[1:])  # the other half knows nothing
-    values = {"c_noise": noise, "embeddings": embeddings.reshape(shape.groups, rows, *padded.shape[1:]),
+    rows = specs["c_noise"].shape[0]
+    values = {"c_noise": np.repeat(np.array([c_noise for _, _, _, c_noise in scalings])[:, None], rows, axis=1),
+              "embeddings": _embedding_rows(told, shape, shape.guided),
               "added_time_ids": np.broadcast_to(told.time_ids, specs["added_time_ids"].shape)}
-    return {name: device.upload(value.astype(specs[name].dtype)) for name, value in values.items()}
+    dtypes = {name: specs[name].dtype for name in values}
+    if shape.unguided_steps:
+        values["unguided"], dtypes["unguided"] = _embedding_rows(told, shape, False), dtypes["embeddings"]
+    return {name: device.upload(value.astype(dtypes[name])) for name, value in values.items()}
+
+
+def _embedding_rows(told: Conditions, shape: StateShape, guided: bool) -> np.ndarray:
+    """Lay the moving tiles' embeddings out as the rows of the engine's calls. float32 [calls, rows, 1, D]."""
+    calls, batch, halves = shape.calls(guided), shape.tiles_per_call(guided), 2 if guided else 1
+    padded = np.zeros((calls * batch, *told.embeddings.shape[1:]), np.float32)
+    padded[:shape.slots] = told.embeddings[told.moving]
+    laid = np.zeros((calls, halves, batch, *padded.shape[1:]), np.float32)
+    laid[:, -1] = padded.reshape(calls, batch, *padded.shape[1:])  # the other half knows nothing
+    return laid.reshape(calls, halves * batch, *padded.shape[1:])
 
 
 def decode(device: Device, bundle: Bundle, backend: str | None, x: np.ndarray,

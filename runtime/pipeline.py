@@ -162,9 +162,10 @@ class Animator:
             x, previous = state["x"], state["previous"]
         progress("denoise", start, settings.steps)
         with load_engine(self.bundle, "unet", self.backend) as engine:
-            denoiser = _Denoiser(engine, told, self.guided)
+            denoiser = _Denoiser(engine, told)
+            guided = schedule.guided_steps(sigmas, settings.guidance_interval) & self.guided
             for i in range(start, settings.steps):
-                v, v_uncond = denoiser(x, sigmas[i])
+                v, v_uncond = denoiser(x, sigmas[i], guided[i])
                 x, previous = blending.blend(
                     plan, x, v, sigmas[i], sigmas[i + 1], v_uncond=v_uncond, guidance=guidance, static=~told.moving,
                     static_latents=told.latents * sampler["scaling_factor"], fuse=settings.fuse, previous=previous,
@@ -262,21 +263,20 @@ class Animator:
 class _Denoiser:
     """Evaluate the denoiser for all moving tiles at one noise level."""
 
-    def __init__(self, engine, told: Conditions, guided: bool) -> None:
-        self.engine, self.told, self.guided = engine, told, guided
+    def __init__(self, engine, told: Conditions) -> None:
+        self.engine, self.told = engine, told
         self.buffers = engine.allocate()
-        sample = self.buffers["sample"]
-        self.batch = len(sample) // (2 if guided else 1)
-        self.masked = sample.shape[2] == 9
+        self.masked = self.buffers["sample"].shape[2] == 9
         self.buffers["added_time_ids"][:] = told.time_ids
         self.moving = np.flatnonzero(told.moving)
 
-    def __call__(self, x: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """Predict v for both guidance halves.
+    def __call__(self, x: np.ndarray, sigma: float, guided: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predict v.
 
         Args:
             x: Noisy latents. float32 [V, T, 4, h, w].
             sigma: Noise level.
+            guided: Whether to predict both guidance halves; without, the engine's rows hold twice as many tiles.
 
         Returns:
             Conditional and unconditional prediction, float32 [V, T, 4, h, w]; zeros for still tiles. The
@@ -284,21 +284,25 @@ class _Denoiser:
         """
         _, _, c_in, c_noise = schedule.scalings(sigma)
         v = np.zeros_like(x)
-        v_uncond = np.zeros_like(x) if self.guided else None
+        v_uncond = np.zeros_like(x) if guided else None
         self.buffers["c_noise"][:] = c_noise
-        for group in batches(self.moving, self.batch):
-            self._fill(group, x[group] * np.float32(c_in))
+        batch = len(self.buffers["sample"]) // (2 if guided else 1)
+        known_rows = batch if guided else 0
+        for group in batches(self.moving, batch):
+            self._fill(group, x[group] * np.float32(c_in), known_rows)
             self.engine.run(self.buffers)
-            start = self.batch if self.guided else 0
-            v[group] = self.buffers["v"][start:start + len(group)]
-            if self.guided:
+            v[group] = self.buffers["v"][known_rows:known_rows + len(group)]
+            if guided:
                 v_uncond[group] = self.buffers["v"][:len(group)]
         return v, v_uncond
 
-    def _fill(self, group: np.ndarray, scaled: np.ndarray) -> None:
-        """Write one batch in the engine's layout: mask, noisy latent, image latent."""
+    def _fill(self, group: np.ndarray, scaled: np.ndarray, known_rows: int) -> None:
+        """Write one batch in the engine's layout: mask, noisy latent, image latent.
+
+        The conditional half begins at row ``known_rows``, the other one, if that is not 0, at row 0.
+        """
         sample, first, count = self.buffers["sample"], 1 if self.masked else 0, len(group)
-        for start, known in ((0, 0.0), (self.batch, 1.0)) if self.guided else ((0, 1.0),):
+        for start, known in ((0, 0.0), (known_rows, 1.0)) if known_rows else ((0, 1.0),):
             half = slice(start, start + count)
             if self.masked:
                 sample[half, :, 0] = self.told.masks[group]
@@ -320,4 +324,7 @@ def _check_guidance(bundle: Bundle, settings: AnimateSettings) -> bool:
     if asked > 1.0 and not guided:
         raise SettingsError(f"a guidance scale of {asked} was asked for, but this bundle was built without guidance: "
                             "leave the guidance options out or build one with --max-guidance-scale.")
+    if settings.guidance_interval is not None and not guided:
+        raise SettingsError("a guidance interval was asked for, but this bundle was built without guidance: leave it out "
+                            "or build one with --max-guidance-scale.")
     return guided

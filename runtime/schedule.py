@@ -85,6 +85,23 @@ def guidance_scales(frames: int, lo: float, hi: float) -> np.ndarray:
     return np.linspace(lo, hi, frames)
 
 
+def guided_steps(sigmas: np.ndarray, interval: tuple[float, float] | None) -> np.ndarray:
+    """Say which steps take guidance (arXiv 2404.07724): those from a level in the interval.
+
+    Args:
+        sigmas: Falling noise levels, the last one 0. [steps + 1].
+        interval: Levels (lo, hi] with guidance; None for all.
+
+    Returns:
+        bool [steps].
+
+    Raises:
+        ValueError: The interval is not two numbers.
+    """
+    lo, hi = (0.0, np.inf) if interval is None else interval
+    return (sigmas[:-1] > lo) & (sigmas[:-1] <= hi)
+
+
 def extrapolations(sigmas: np.ndarray, solver: str) -> np.ndarray:
     """Say how far each step looks beyond its estimate: it is taken from ``denoised + k (denoised - previous)``.
 

@@ -8,6 +8,9 @@
 // With FUSE_SAMPLES every tile takes its step by its own estimate, and the stepped states are fused instead; a tile that
 // is not denoised gives its latent and its part of the noise, still + level rest.
 //
+// Where guidance is left out, an engine's call holds twice as many tiles and the conditional half alone: v is read in the
+// layout of this step, sample is written in that of the next one.
+//
 // Thread: one pixel of one denoised tile ("slot"), the frames of one chunk, all four channels. Neighbouring threads are
 // neighbouring pixels, so a tile's own values are read and written coalesced; what a neighbour gives comes from the
 // cache. Taps and shares are read once for all frames and channels.
@@ -19,6 +22,14 @@
 #else
 #define HALVES 1
 #endif
+#ifndef NEXT_GUIDED  // only where it differs from this step's
+#define NEXT_GUIDED GUIDED
+#endif
+#if NEXT_GUIDED
+#define NEXT_HALVES 2
+#else
+#define NEXT_HALVES 1
+#endif
 
 struct State {
     const float* __restrict__ x;        // [slots, T, 4, P]
@@ -29,15 +40,16 @@ struct State {
     float c_skip, c_out, ratio, extrapolation;
 };
 
-__device__ __forceinline__ long long row_of(int slot, int half, int t, const State& s) {
-    return ((long long)((slot / s.batch) * HALVES + half) * s.batch + slot % s.batch) * s.frames + t;
+// Row of frame t of a slot, in calls of `batch` tiles and so many halves.
+__device__ __forceinline__ long long row_of(int slot, int half, int halves, int t, int batch, int frames) {
+    return ((long long)((slot / batch) * halves + half) * batch + slot % batch) * frames + t;
 }
 
 // The denoised estimate of a slot, at a place counted from the start of frame t and channel c.
 __device__ __forceinline__ float estimate(const State& s, int slot, int t, int c, int place) {
-    float v = get(s.v + (row_of(slot, HALVES - 1, t, s) * 4 + c) * s.pixels + place);
+    float v = get(s.v + (row_of(slot, HALVES - 1, HALVES, t, s.batch, s.frames) * 4 + c) * s.pixels + place);
 #if GUIDED
-    float u = get(s.v + (row_of(slot, 0, t, s) * 4 + c) * s.pixels + place);
+    float u = get(s.v + (row_of(slot, 0, HALVES, t, s.batch, s.frames) * 4 + c) * s.pixels + place);
     v = u + s.guidance[t] * (v - u);
 #endif
     float x = s.x[(((long long)slot * s.frames + t) * 4 + c) * s.pixels + place];
@@ -75,8 +87,8 @@ extern "C" __global__ void __launch_bounds__(128) blend(
     const float* __restrict__ previous,     // [slots, T, 4, P], read with SECOND_ORDER
     float* __restrict__ x_next,             // [slots, T, 4, P]
     float* __restrict__ fused_out,          // [slots, T, 4, P], written with SECOND_ORDER
-    element* __restrict__ sample,           // [G, HALVES * B, T, channels, P]
-    int slots, int frames, int size, int batch, int ranks, int channels, int chunk,
+    element* __restrict__ sample,           // [G', NEXT_HALVES * B', T, channels, P]
+    int slots, int frames, int size, int batch, int next_batch, int ranks, int channels, int chunk,
     float c_skip, float c_out, float ratio, float c_in, float extrapolation, float level) {
     int pixels = size * size, p = blockIdx.x * blockDim.x + threadIdx.x, slot = blockIdx.y;
     if (p >= pixels) return;
@@ -130,8 +142,8 @@ extern "C" __global__ void __launch_bounds__(128) blend(
 #endif
             x_next[i] = next;
 #pragma unroll
-            for (int half = 0; half < HALVES; ++half)
-                put(sample + (row_of(slot, half, t, s) * channels + noisy + c) * pixels + p, c_in * next);
+            for (int half = 0; half < NEXT_HALVES; ++half)
+                put(sample + (row_of(slot, half, NEXT_HALVES, t, next_batch, frames) * channels + noisy + c) * pixels + p, c_in * next);
         }
     }
 }

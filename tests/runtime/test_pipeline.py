@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pano4d.runtime.backends.fake import FakeBundle
+from pano4d.runtime import schedule
+from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
 from pano4d.runtime.checkpointing import load_state
 from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.pipeline import Animator
@@ -84,6 +85,39 @@ def test_other_kinds_of_bundle_run(panorama, mask, bundle):
     assert (result.frames[:, ~mask] == panorama[~mask]).all()
 
 
+GUIDED = FakeBundle(batch=3, max_guidance_scale=3.0, steps=4)
+
+
+def test_an_interval_of_all_levels_changes_nothing(panorama, mask):
+    plain = animate(panorama, mask, bundle=GUIDED)
+    all_levels = animate(panorama, mask, replace(SETTINGS, guidance_interval=(0.0, 100.0)), GUIDED)
+    assert (all_levels.latents == plain.latents).all() and (all_levels.frames == plain.frames).all()
+
+
+def test_an_interval_of_no_level_is_a_scale_of_one(panorama, mask):
+    one = animate(panorama, mask, replace(SETTINGS, min_guidance_scale=1.0, max_guidance_scale=1.0), GUIDED)
+    never = animate(panorama, mask, replace(SETTINGS, guidance_interval=(100.0, 200.0)), GUIDED)
+    np.testing.assert_allclose(never.latents, one.latents, atol=1e-4)
+    assert (never.latents != animate(panorama, mask, bundle=GUIDED).latents).any()
+
+
+def test_steps_outside_the_interval_call_the_engine_half_as_often(panorama, mask, monkeypatch):
+    calls = []
+    run = FakeEngine.run
+
+    def counted(engine, buffers, stream=None):
+        calls.append(engine.outputs[0].name)
+        run(engine, buffers, stream)
+
+    monkeypatch.setattr(FakeEngine, "run", counted)
+    moving = len(animate(panorama, mask, bundle=GUIDED).moving_tiles)
+    assert calls.count("v") == 4 * -(-moving // 3)
+    calls.clear()
+    levels = schedule.karras_sigmas(4, 0.01, 80.0)
+    animate(panorama, mask, replace(SETTINGS, guidance_interval=(levels[2], levels[0])), GUIDED)
+    assert calls.count("v") == 2 * -(-moving // 3) + 2 * -(-moving // 6)
+
+
 def test_batches_do_not_change_the_result(panorama, mask):
     one, five = animate(panorama, mask), animate(panorama, mask, bundle=FakeBundle(batch=5))
     assert np.abs(one.frames.astype(int) - five.frames).max() <= 1
@@ -133,7 +167,8 @@ def test_wrong_shapes_are_refused(panorama, mask):
 
 @pytest.mark.parametrize("wrong", [{"width": 100, "height": 60}, {"steps": 0}, {"mask_policy": "hard"},
                                    {"fuse": "median"}, {"solver": "heun"}, {"fps": 0}, {"seed": -1},
-                                   {"motion_bucket_id": 1000}])
+                                   {"motion_bucket_id": 1000}, {"guidance_interval": (5.0, 1.0)},
+                                   {"guidance_interval": (1.0, float("nan"))}, {"guidance_interval": (1.0,)}])
 def test_wrong_settings_are_refused_in_one_sentence(wrong):
     with pytest.raises(SettingsError) as caught:
         AnimateSettings(**wrong)
@@ -143,3 +178,5 @@ def test_wrong_settings_are_refused_in_one_sentence(wrong):
 def test_guidance_needs_a_bundle_built_with_it():
     with pytest.raises(SettingsError, match="guidance"):
         Animator(FakeBundle(), replace(SETTINGS, max_guidance_scale=3.0))
+    with pytest.raises(SettingsError, match="interval"):
+        Animator(FakeBundle(), replace(SETTINGS, guidance_interval=(1.0, 50.0)))

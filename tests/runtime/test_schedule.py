@@ -86,6 +86,13 @@ def test_first_and_last_step_are_first_order():
         schedule.extrapolations(schedule.karras_sigmas(5, 0.01, 80.0), "heun")
 
 
+def test_guided_steps_are_those_within_the_interval():
+    sigmas = np.array([80.0, 20.0, 5.0, 1.0, 0.0])
+    assert schedule.guided_steps(sigmas, None).all()
+    assert schedule.guided_steps(sigmas, (1.0, 20.0)).tolist() == [False, True, True, False]
+    assert schedule.guided_steps(sigmas, (0.0, 80.0)).all()
+
+
 @pytest.mark.parametrize("sigma", [0.01, 1.0, 80.0])
 def test_scalings_recover_the_clean_signal(sigma):
     clean, noise = np.random.default_rng(0).normal(size=(2, 1000))
