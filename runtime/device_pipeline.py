@@ -101,17 +101,19 @@ class Denoising:
     guided: bool
     sigmas: np.ndarray
 
-    def guided_steps(self) -> list[bool]:
-        """Say which steps take guidance."""
-        return [bool(one) for one in schedule.guided_steps(self.sigmas, self.settings.guidance_interval) & self.guided]
+    def guided_steps(self) -> tuple[list[bool], list[bool]]:
+        """Say which steps evaluate both guidance halves, and which reuse their difference."""
+        guided = schedule.guided_steps(self.sigmas, self.settings.guidance_interval) & self.guided
+        reused = schedule.reused_steps(guided, self.settings.guidance_reuse)
+        return (guided & ~reused).tolist(), reused.tolist()
 
     def shape(self, moving: np.ndarray, ranks: int) -> StateShape:
         """Say how large the state is for these moving tiles."""
         (sample, *_), tile = self.bundle.network("unet").inputs, self.bundle.tile
-        batch = sample.shape[0] // (2 if self.guided else 1)
+        batch, (guided, reused) = sample.shape[0] // (2 if self.guided else 1), self.guided_steps()
         return StateShape(self.layout.count, int(moving.sum()), tile["frames"], tile["latent_px"], batch, sample.shape[2],
                           ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype,
-                          self.guided and not all(self.guided_steps()))
+                          self.guided and not all(guided), any(reused))
 
 
 def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
@@ -159,7 +161,7 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
     rest = (x[~moving] - latents[~moving][:, None]) / np.float32(sigmas[0])
     state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance, rest)
     device.synchronize()
-    events, guided = [], what.guided_steps()
+    events, (guided, reused) = [], what.guided_steps()
     for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
         sample, embeddings = state.sample_of(guided[i]), fixed["embeddings" if guided[i] == what.guided else "unguided"]
         for g in range(state.shape.calls(guided[i])):
@@ -169,7 +171,7 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
                        device.stream)
         c_skip, c_out, _, _ = scalings[i]
         state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k, guided[i],
-                   guided[min(i + 1, len(guided) - 1)])
+                   guided[min(i + 1, len(guided) - 1)], reused[i])
         events.append(device.event())
     for i, event in enumerate(events):
         device.wait(event)

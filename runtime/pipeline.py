@@ -157,21 +157,27 @@ class Animator:
         start, state = load_state(state_folder, key) if state_folder else (0, None)
         extrapolations = schedule.extrapolations(sigmas, settings.solver)
         if state is None:
-            start, previous, x = 0, None, self._first_state()
+            start, previous, difference, x = 0, None, None, self._first_state()
         else:
-            x, previous = state["x"], state["previous"]
+            x, previous, difference = state["x"], state["previous"], state.get("difference")
         progress("denoise", start, settings.steps)
         with load_engine(self.bundle, "unet", self.backend) as engine:
             denoiser = _Denoiser(engine, told)
             guided = schedule.guided_steps(sigmas, settings.guidance_interval) & self.guided
+            reused = schedule.reused_steps(guided, settings.guidance_reuse)
             for i in range(start, settings.steps):
-                v, v_uncond = denoiser(x, sigmas[i], guided[i])
+                v, v_uncond = denoiser(x, sigmas[i], guided[i] and not reused[i])
+                if reused[i]:
+                    v_uncond = v - difference
+                elif guided[i] and settings.guidance_reuse:
+                    difference = v - v_uncond
                 x, previous = blending.blend(
                     plan, x, v, sigmas[i], sigmas[i + 1], v_uncond=v_uncond, guidance=guidance, static=~told.moving,
                     static_latents=told.latents * sampler["scaling_factor"], fuse=settings.fuse, previous=previous,
                     extrapolation=extrapolations[i])
                 if state_folder:
-                    save_state(state_folder, key, i + 1, {"x": x, "previous": previous})
+                    kept = {} if difference is None else {"difference": difference}
+                    save_state(state_folder, key, i + 1, {"x": x, "previous": previous, **kept})
                 progress("denoise", i + 1, settings.steps)
         return x
 
@@ -324,7 +330,7 @@ def _check_guidance(bundle: Bundle, settings: AnimateSettings) -> bool:
     if asked > 1.0 and not guided:
         raise SettingsError(f"a guidance scale of {asked} was asked for, but this bundle was built without guidance: "
                             "leave the guidance options out or build one with --max-guidance-scale.")
-    if settings.guidance_interval is not None and not guided:
-        raise SettingsError("a guidance interval was asked for, but this bundle was built without guidance: leave it out "
-                            "or build one with --max-guidance-scale.")
+    if (settings.guidance_interval is not None or settings.guidance_reuse) and not guided:
+        raise SettingsError("a guidance interval or its reuse was asked for, but this bundle was built without guidance: "
+                            "leave it out or build one with --max-guidance-scale.")
     return guided

@@ -102,6 +102,22 @@ def guided_steps(sigmas: np.ndarray, interval: tuple[float, float] | None) -> np
     return (sigmas[:-1] > lo) & (sigmas[:-1] <= hi)
 
 
+def reused_steps(guided: np.ndarray, reuse: int) -> np.ndarray:
+    """Say which guided steps take the difference of the guidance halves from a step before.
+
+    Args:
+        guided: Steps with guidance, side by side. bool [steps].
+        reuse: Steps that do, after each that evaluates both halves.
+
+    Returns:
+        bool [steps].
+
+    Raises:
+        ZeroDivisionError: ``reuse`` is -1.
+    """
+    return guided & ((np.cumsum(guided) - 1) % (reuse + 1) > 0)
+
+
 def extrapolations(sigmas: np.ndarray, solver: str) -> np.ndarray:
     """Say how far each step looks beyond its estimate: it is taken from ``denoised + k (denoised - previous)``.
 

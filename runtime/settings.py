@@ -34,6 +34,8 @@ class AnimateSettings:
         max_guidance_scale: Guidance of the last frame.
         guidance_interval: Noise levels (lo, hi] with guidance (arXiv 2404.07724); steps at others, which then cost
             half, are taken by the conditional prediction alone. None: guidance at every level.
+        guidance_reuse: Guided steps that take the difference between conditional and unconditional prediction from the
+            last step that evaluated both, and so cost half, after each that does (as FasterCache, arXiv 2410.19355).
         keep_detail: Whether ``freeze`` gives moving places back the detail that the autoencoder loses, as long as
             they look as in the input.
         feather_deg: Width, inside the mask's border, over which motion fades in, in degrees.
@@ -54,6 +56,7 @@ class AnimateSettings:
     min_guidance_scale: float | None = None
     max_guidance_scale: float | None = None
     guidance_interval: tuple[float, float] | None = None
+    guidance_reuse: int = 0
     keep_detail: bool = True
     feather_deg: float = 2.0
 
@@ -73,6 +76,7 @@ class AnimateSettings:
         interval = self.guidance_interval
         _check(interval is None or len(interval) == 2 and 0 <= interval[0] < interval[1] < math.inf,
                f"the guidance interval is {interval}; it must be two noise levels, the lower one first, such as 1:50")
+        _check(0 <= self.guidance_reuse <= 1000, f"guidance_reuse is {self.guidance_reuse}; it must be 0 to 1000")
         _check(self.seed >= 0, f"the seed is {self.seed}; it must not be negative")
         _check(0 <= self.feather_deg <= 45, f"feather_deg is {self.feather_deg}; it must be 0 to 45")
 

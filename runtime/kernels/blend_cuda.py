@@ -30,7 +30,8 @@ class StateShape:
         second_order: Whether steps look back at the previous estimate.
         fuse_samples: Whether stepped states are fused instead of denoised estimates.
         element: What the engine speaks: ``float16`` or ``float32``.
-        unguided_steps: Whether some steps of a guided engine leave guidance out.
+        unguided_steps: Whether some steps of a guided engine leave the unconditional half out.
+        reuse: Whether some of those take the difference of the halves from a step before.
     """
 
     tiles: int
@@ -45,6 +46,7 @@ class StateShape:
     fuse_samples: bool = False
     element: str = "float16"
     unguided_steps: bool = False
+    reuse: bool = False
 
     @property
     def groups(self) -> int:
@@ -74,14 +76,22 @@ class StateShape:
             "sample": ((self.groups, *sample), self.element), "unguided_sample": (unguided, self.element),
             "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "slot_of": ((self.tiles,), "int32"),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
-            "guidance": ((self.frames,), "float32"), "masks": ((self.slots, self.frames, pixels), "float32"),
-            "latents": ((self.slots, 4, pixels), "float32"),
+            "difference": (state if self.reuse else (1, 1, 1, 1), self.element), "guidance": ((self.frames,), "float32"),
+            "masks": ((self.slots, self.frames, pixels), "float32"), "latents": ((self.slots, 4, pixels), "float32"),
         }
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays().values())
+
+
+def _kinds_of_steps(shape: StateShape) -> list[tuple[bool, bool, bool]]:
+    """List what steps there can be: both halves now, both halves next, the difference of the halves reused."""
+    if not shape.unguided_steps:
+        return [(shape.guided, shape.guided, False)]
+    kinds = [(guided, following, False) for guided in (True, False) for following in (True, False)]
+    return kinds + [(False, following, True) for following in (True, False) if shape.reuse]
 
 
 def blend_tables(plan: BlendPlan, moving: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,8 +123,8 @@ class TileState:
     """The denoised tiles on the GPU.
 
     The caller runs the engine on ``sample[g]`` into ``v[g]`` for every group g, then calls `step`. For a step without
-    guidance on a guided engine it runs it on ``unguided_sample[g]``, whose rows are ``tiles_per_call(False)`` tiles.
-    Nothing here allocates or waits after construction.
+    the unconditional half on a guided engine it runs it on ``unguided_sample[g]``, whose rows are
+    ``tiles_per_call(False)`` tiles. Nothing here allocates or waits after construction.
 
     Args:
         device: Where.
@@ -130,15 +140,16 @@ class TileState:
     def __init__(self, device: Device, layout: Layout, moving: np.ndarray, shape: StateShape, plan: BlendPlan) -> None:
         self.device, self.shape = device, shape
         element = np.dtype(shape.element)
-        kinds = (True, False) if shape.unguided_steps else (shape.guided,)
         self._prepare, self._blend = {}, {}
-        for guided in kinds:
+        for guided in (True, False) if shape.unguided_steps else (shape.guided,):
             defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
                                            fuse_samples=shape.fuse_samples)
             (self._prepare[guided],) = compiler.load_kernels(device, "prepare.cu", ("prepare",), defined)
-            for following in kinds:
-                more = {} if following == guided else compiler.definitions(element.itemsize, next_guided=following)
-                (self._blend[guided, following],) = compiler.load_kernels(device, "blend.cu", ("blend",), defined | more)
+        for guided, following, reused in _kinds_of_steps(shape):
+            defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
+                                           fuse_samples=shape.fuse_samples, next_guided=following, reused=reused,
+                                           kept=guided and shape.reuse)
+            (self._blend[guided, following, reused],) = compiler.load_kernels(device, "blend.cu", ("blend",), defined)
         self._arrays = {name: device.zeros(*spec) for name, spec in shape.arrays().items()}
         slots = np.where(moving, np.cumsum(moving) - 1, -np.cumsum(~moving)).astype(np.int32)
         for name, values in zip(("own", "taps", "shares"), blend_tables(plan, moving, shape.size)):
@@ -187,7 +198,8 @@ class TileState:
         return self.sample if guided == self.shape.guided else self.unguided_sample
 
     def step(self, c_skip: float, c_out: float, sigma: float, sigma_next: float, c_in: float,
-             extrapolation: float = 0.0, guided: bool | None = None, next_guided: bool | None = None) -> None:
+             extrapolation: float = 0.0, guided: bool | None = None, next_guided: bool | None = None,
+             reused: bool = False) -> None:
         """Take every tile to the next noise level and write the next engine input; enqueued, not waited for.
 
         Args:
@@ -197,8 +209,9 @@ class TileState:
             sigma_next: Noise level to reach.
             c_in: Scale of the next input; anything for the last step.
             extrapolation: k of ``schedule.extrapolations``.
-            guided: Whether this step has guidance; None for what the engine was built for.
-            next_guided: Whether the next one has; likewise.
+            guided: Whether the engine computed both halves in this step; None for what it was built for.
+            next_guided: Whether it will in the next one; likewise.
+            reused: Whether the guidance is that of the last step with both halves.
 
         Raises:
             BackendError: The driver refuses.
@@ -211,10 +224,10 @@ class TileState:
         sizes = (shape.slots, shape.frames, shape.size, shape.tiles_per_call(guided), shape.tiles_per_call(following),
                  shape.ranks, shape.channels, chunk)
         scales = (c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next)
-        self._blend[guided, following](
+        self._blend[guided, following, reused](
             grid, THREADS, self.x, self.v, self.guidance, self.slot_of, self.still, self.rest, self.own, self.taps,
-            self.shares, self.previous, self.x_next, self.fused, self.sample_of(following), *map(np.int32, sizes),
-            *map(np.float32, scales))
+            self.shares, self.previous, self.x_next, self.fused, self.difference, self.sample_of(following),
+            *map(np.int32, sizes), *map(np.float32, scales))
         arrays = self._arrays
         arrays["x"], arrays["x_next"] = arrays["x_next"], arrays["x"]
         arrays["previous"], arrays["fused"] = arrays["fused"], arrays["previous"]

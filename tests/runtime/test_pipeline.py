@@ -118,6 +118,28 @@ def test_steps_outside_the_interval_call_the_engine_half_as_often(panorama, mask
     assert calls.count("v") == 2 * -(-moving // 3) + 2 * -(-moving // 6)
 
 
+def test_reused_guidance_is_that_of_the_step_before(panorama, mask):
+    plain = animate(panorama, mask, bundle=GUIDED)
+    reused = animate(panorama, mask, replace(SETTINGS, guidance_reuse=1), GUIDED)
+    one = animate(panorama, mask, replace(SETTINGS, min_guidance_scale=1.0, max_guidance_scale=1.0), GUIDED)
+    far, near = (np.abs(one.latents - plain.latents).max(), np.abs(reused.latents - plain.latents).max())
+    assert 0 < near < far
+
+
+def test_a_run_with_reused_guidance_goes_on_from_its_state(panorama, mask, tmp_path):
+    settings = replace(SETTINGS, guidance_reuse=2)
+    whole = animate(panorama, mask, settings, GUIDED)
+
+    def stop_after_two(stage, done, total):
+        if (stage, done) == ("denoise", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        animate(panorama, mask, settings, GUIDED, progress=stop_after_two, state_folder=tmp_path)
+    resumed = animate(panorama, mask, settings, GUIDED, state_folder=tmp_path)
+    assert (resumed.frames == whole.frames).all()
+
+
 def test_batches_do_not_change_the_result(panorama, mask):
     one, five = animate(panorama, mask), animate(panorama, mask, bundle=FakeBundle(batch=5))
     assert np.abs(one.frames.astype(int) - five.frames).max() <= 1
@@ -168,7 +190,8 @@ def test_wrong_shapes_are_refused(panorama, mask):
 @pytest.mark.parametrize("wrong", [{"width": 100, "height": 60}, {"steps": 0}, {"mask_policy": "hard"},
                                    {"fuse": "median"}, {"solver": "heun"}, {"fps": 0}, {"seed": -1},
                                    {"motion_bucket_id": 1000}, {"guidance_interval": (5.0, 1.0)},
-                                   {"guidance_interval": (1.0, float("nan"))}, {"guidance_interval": (1.0,)}])
+                                   {"guidance_interval": (1.0, float("nan"))}, {"guidance_interval": (1.0,)},
+                                   {"guidance_reuse": -1}])
 def test_wrong_settings_are_refused_in_one_sentence(wrong):
     with pytest.raises(SettingsError) as caught:
         AnimateSettings(**wrong)

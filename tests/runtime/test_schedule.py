@@ -93,6 +93,13 @@ def test_guided_steps_are_those_within_the_interval():
     assert schedule.guided_steps(sigmas, (0.0, 80.0)).all()
 
 
+def test_reused_steps_follow_one_that_evaluates_both_halves():
+    guided = np.array([False, True, True, True, True, False])
+    assert schedule.reused_steps(guided, 1).tolist() == [False, False, True, False, True, False]
+    assert schedule.reused_steps(guided, 2).tolist() == [False, False, True, True, False, False]
+    assert not schedule.reused_steps(guided, 0).any()
+
+
 @pytest.mark.parametrize("sigma", [0.01, 1.0, 80.0])
 def test_scalings_recover_the_clean_signal(sigma):
     clean, noise = np.random.default_rng(0).normal(size=(2, 1000))

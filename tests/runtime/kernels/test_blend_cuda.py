@@ -26,11 +26,11 @@ def inputs(size, element, seed=0):
 
 
 def make_state(device, size, element, batch, channels=9, guided=True, second_order=True, samples=False,
-               unguided_steps=False):
+               unguided_steps=False, reuse=False):
     plan = BlendPlan.build(LAYOUT, size)
     ranks = blend_tables(plan, MOVING, size)[1].shape[0]
     shape = StateShape(LAYOUT.count, SLOTS, FRAMES, size, batch, channels, ranks, guided, second_order, samples,
-                       element, unguided_steps)
+                       element, unguided_steps, reuse)
     return TileState(device, LAYOUT, MOVING, shape, plan), plan
 
 
@@ -103,9 +103,34 @@ def test_the_first_input_is_mask_noise_and_image(device, channels, guided):
         assert (rows[:, :, channels - 4:] == known * given["latents"][MOVING][:, None]).all()
 
 
+@pytest.mark.parametrize("size, element, batch", [(5, "float16", 2), (8, "float32", 1)])
+@pytest.mark.parametrize("fuse", ["denoised", "sample"])
+def test_a_step_with_reused_guidance_equals_the_reference(device, size, element, batch, fuse):
+    given, guidance = inputs(size, element), np.linspace(1, 3, FRAMES)
+    state, plan = make_state(device, size, element, batch, second_order=False, samples=fuse == "sample",
+                             unguided_steps=True, reuse=True)
+    rest = (given["x"] - given["still"][:, None])[~MOVING] / np.float32(SIGMAS[0])
+    state.begin(given["x"][MOVING], given["masks"][MOVING], given["latents"][MOVING], given["still"], 1.0, guidance, rest)
+    difference = (given["v"][0, 0] - given["v"][0, 1]).astype(np.float64)  # rounded as the element is
+    v = given["v"][:, 0].astype(np.float64)
+    unconditional = (given["v"][0, 1].astype(np.float64), v[1] - difference)
+    exact, plain = given["x"].astype(np.float64), given["x"]
+    for i, uncond in enumerate(unconditional):
+        options = dict(guidance=guidance, static=~MOVING, static_latents=given["still"], fuse=fuse)
+        exact, _ = blend_ref(LAYOUT, exact, v[i], SIGMAS[i], SIGMAS[i + 1], v_uncond=uncond, **options)
+        plain, _ = blend(plan, plain, v[i].astype(np.float32), SIGMAS[i], SIGMAS[i + 1],
+                         v_uncond=uncond.astype(np.float32), **options)
+        write_predictions(device, state, given["v"][i], guided=i == 0)
+        c_skip, c_out, _, _ = schedule.scalings(SIGMAS[i])
+        state.step(c_skip, c_out, SIGMAS[i], SIGMAS[i + 1], 1.0, guided=i == 0, next_guided=False, reused=i == 1)
+    ours = device.download(state.x).reshape(SLOTS, FRAMES, 4, size, size)
+    error, allowed = np.abs(ours - exact[MOVING]).max(), np.abs(plain - exact)[MOVING].max()
+    assert error <= 2 * allowed, f"{error:.2e} against {allowed:.2e} in float32"
+
+
 @pytest.mark.parametrize("unguided_steps", [False, True])
 def test_planned_bytes_are_those_taken(device, unguided_steps):
-    state, _ = make_state(device, 5, "float16", 2, unguided_steps=unguided_steps)
+    state, _ = make_state(device, 5, "float16", 2, unguided_steps=unguided_steps, reuse=unguided_steps)
     assert sum(array.nbytes for array in state._arrays.values()) == state.shape.nbytes
     state.free()
 
