@@ -182,8 +182,7 @@ class Animator:
         return x
 
     def _sigmas(self) -> np.ndarray:
-        sampler = self.bundle.sampler
-        return schedule.karras_sigmas(self.settings.steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
+        return schedule.noise_levels(self.settings.levels, self.settings.steps, self.bundle.sampler)
 
     def _first_state(self) -> np.ndarray:
         tile, settings = self.bundle.tile, self.settings

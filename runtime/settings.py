@@ -7,6 +7,7 @@ from pano4d.runtime.errors import SettingsError
 
 MASK_POLICIES = ("freeze", "trained", "soft")
 SOLVERS = ("euler", "dpmpp-2m")
+LEVELS = ("karras", "aligned")
 FUSIONS = ("denoised", "sample", "none")
 
 
@@ -20,6 +21,8 @@ class AnimateSettings:
         seed: Seed of the noise on the sphere.
         steps: Denoising steps.
         solver: How steps are taken: ``euler`` or ``dpmpp-2m`` (DPM-Solver++(2M), arXiv 2211.01095).
+        levels: Noise levels of the steps: ``karras`` (arXiv 2206.00364, eq. 5) or ``aligned`` (Align Your Steps, arXiv
+            2404.14507, found for Stable Video Diffusion).
         mask_policy: ``freeze`` (still pixels of the result are the input's, bit for bit), ``trained``
             (binary mask, first frame still, nothing frozen afterwards) or ``soft`` (the share of moving
             pixels, first frame included).
@@ -46,6 +49,7 @@ class AnimateSettings:
     seed: int = 0
     steps: int | None = None
     solver: str | None = None
+    levels: str = "karras"
     mask_policy: str = "freeze"
     layout: str = "auto"
     fuse: str = "sample"
@@ -67,6 +71,7 @@ class AnimateSettings:
         _check(self.steps is None or 1 <= self.steps <= 1000, f"steps is {self.steps}; it must be 1 to 1000")
         _check(self.solver is None or self.solver in SOLVERS, f"the solver is {self.solver!r}; it must be one of "
                + ", ".join(SOLVERS))
+        _check(self.levels in LEVELS, f"levels is {self.levels!r}; it must be one of " + ", ".join(LEVELS))
         _check(self.mask_policy in MASK_POLICIES, f"the mask policy is {self.mask_policy!r}; it must be one of "
                + ", ".join(MASK_POLICIES))
         _check(self.fuse in FUSIONS, f"fuse is {self.fuse!r}; it must be one of " + ", ".join(FUSIONS))

@@ -77,6 +77,11 @@ def test_every_fusion_runs(panorama, mask, fuse, shared):
     assert np.isfinite(result.latents).all()
 
 
+def test_aligned_noise_levels_give_another_video(panorama, mask):
+    karras, aligned = (animate(panorama, mask, replace(SETTINGS, levels=levels)) for levels in ("karras", "aligned"))
+    assert np.isfinite(aligned.latents).all() and (aligned.latents != karras.latents).any()
+
+
 @pytest.mark.parametrize("bundle", [FakeBundle(channels=8), FakeBundle(max_guidance_scale=3.0), FakeBundle(batch=5),
                                     FakeBundle(batch=3, channels=8, max_guidance_scale=2.0)],
                          ids=["8-channels", "guided", "batch-5", "batch-3-8-channels-guided"])
@@ -191,7 +196,7 @@ def test_wrong_shapes_are_refused(panorama, mask):
                                    {"fuse": "median"}, {"solver": "heun"}, {"fps": 0}, {"seed": -1},
                                    {"motion_bucket_id": 1000}, {"guidance_interval": (5.0, 1.0)},
                                    {"guidance_interval": (1.0, float("nan"))}, {"guidance_interval": (1.0,)},
-                                   {"guidance_reuse": -1}])
+                                   {"guidance_reuse": -1}, {"levels": "even"}])
 def test_wrong_settings_are_refused_in_one_sentence(wrong):
     with pytest.raises(SettingsError) as caught:
         AnimateSettings(**wrong)
