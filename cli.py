@@ -100,6 +100,20 @@ class _Setting(click.ParamType):
         self.fail(f"{value!r} is no name with a value in JSON; write for instance max_autotune=true.", param, ctx)
 
 
+class _Interval(click.ParamType):
+    """A range of noise levels such as 1:50."""
+
+    name = "LO:HI"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
+        """Split into the lower and the upper level."""
+        low, _, high = str(value).partition(":")
+        try:
+            return float(low), float(high)
+        except ValueError:
+            self.fail(f"{value!r} is no interval; write for instance 1:50.", param, ctx)
+
+
 def _options(*options):
     """Put several options on a command, in the order given."""
     def decorate(command):
@@ -143,6 +157,8 @@ _animating = _options(
                  help="freeze keeps still pixels bit for bit; trained and soft only tell the model."),
     click.option("--motion", "motion_bucket_id", type=click.IntRange(min=0),
                  help="Amount of motion (motion bucket).  [default: the bundle's]"),
+    click.option("--guidance-interval", type=_Interval(), metavar="LO:HI",
+                 help="Noise levels with guidance; other steps cost half.  [default: all]"),
     click.option("--fps", type=click.IntRange(min=1), help="Frames per second.  [default: the bundle's]"),
     click.option("--fp16", is_flag=True, help="Refuse a bundle of another precision than fp16."),
     click.option("--allow-aspect", is_flag=True, help="Take a picture that is not 2:1."),
@@ -248,7 +264,7 @@ def doctor(ctx: click.Context, bundle: Path | None, as_json: bool) -> None:
 def _settled(options: dict[str, Any]) -> dict[str, Any]:
     """Gather what describes the animation into settings, and leave out what was not given."""
     width, height = options.pop("size")
-    names = ("seed", "steps", "solver", "mask_policy", "motion_bucket_id", "fps")
+    names = ("seed", "steps", "solver", "mask_policy", "motion_bucket_id", "guidance_interval", "fps")
     settings = pano4d.AnimateSettings(width=width, height=height, **{name: options.pop(name) for name in names})
     options["precision"] = "fp16" if options.pop("fp16") else None
     return {**options, "settings": settings}

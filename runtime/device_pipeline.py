@@ -120,12 +120,19 @@ class Denoising:
         """The engines' bundle."""
         return self.engines.bundle
 
+    def guided_steps(self) -> tuple[list[bool], list[bool]]:
+        """Say which steps evaluate both guidance halves, and which reuse their difference."""
+        guided = schedule.guided_steps(self.sigmas, self.settings.guidance_interval) & self.guided
+        reused = schedule.reused_steps(guided, self.settings.guidance_reuse)
+        return (guided & ~reused).tolist(), reused.tolist()
+
     def shape(self, moving: np.ndarray, ranks: int) -> StateShape:
         """Say how large the state is for these moving tiles."""
         (sample, *_), tile = self.bundle.network("unet").inputs, self.bundle.tile
-        batch = sample.shape[0] // (2 if self.guided else 1)
+        batch, (guided, reused) = sample.shape[0] // (2 if self.guided else 1), self.guided_steps()
         return StateShape(self.layout.count, int(moving.sum()), tile["frames"], tile["latent_px"], batch, sample.shape[2],
-                          ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype)
+                          ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype,
+                          self.guided and not all(guided), any(reused))
 
 
 def first_noise(device: Device, *asked: Any) -> np.ndarray:
@@ -191,15 +198,18 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
         fixed = _fixed_inputs(scope, engine, told, scalings, state.shape)
         state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance, rest)
         device.synchronize()
-        events = []
+        events, (guided, reused) = [], what.guided_steps()
         for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
-            for g in range(state.shape.groups):
-                buffers = {"sample": state.sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
-                           "embeddings": fixed["embeddings"][g], "added_time_ids": fixed["added_time_ids"]}
+            sample = state.sample_of(guided[i])
+            embeddings = fixed["embeddings" if guided[i] == what.guided else "unguided"]
+            for g in range(state.shape.calls(guided[i])):
+                buffers = {"sample": sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
+                           "embeddings": embeddings[g], "added_time_ids": fixed["added_time_ids"]}
                 engine.run({spec.name: _as(buffers[spec.name], spec.shape) for spec in (*engine.inputs, *engine.outputs)},
                            device.stream)
             c_skip, c_out, _, _ = scalings[i]
-            state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k)
+            state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k, guided[i],
+                       guided[min(i + 1, len(guided) - 1)], reused[i])
             events.append(device.event())
         for i, event in enumerate(events):
             device.wait(event)
@@ -210,34 +220,45 @@ def _as(array: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
     return DeviceArray(array.pointer, shape, array.dtype, array.owner)
 
 
-def fixed_arrays(inputs: Iterable[TensorSpec], steps: int, groups: int) -> Arrays:
+def fixed_arrays(inputs: Iterable[TensorSpec], steps: int, shape: StateShape) -> Arrays:
     """List the arrays of what does not change from step to step, and of the noise conditions of all steps.
 
     Args:
         inputs: Inputs of the denoiser.
         steps: Denoising steps.
-        groups: Engine calls of a step.
+        shape: Sizes of the state.
 
     Returns:
-        The arrays by name.
+        The arrays by name; ``unguided`` are the embeddings of steps without guidance, where there are any.
     """
     specs = engine_arrays(inputs)
-    counts = {"c_noise": (steps + 1,), "embeddings": (groups,), "added_time_ids": ()}
-    return {name: ((*counts[name], *specs[name][0]), specs[name][1]) for name in counts}
+    counts = {"c_noise": (steps + 1,), "embeddings": (shape.groups,), "added_time_ids": ()}
+    arrays = {name: ((*counts[name], *specs[name][0]), specs[name][1]) for name in counts}
+    if shape.unguided_steps:
+        rows, dtype = specs["embeddings"]
+        arrays["unguided"] = ((shape.calls(False), *rows), dtype)
+    return arrays
 
 
 def _fixed_inputs(scope: Scope, engine: Engine, told: Conditions, scalings: list, shape: StateShape) \
         -> dict[str, DeviceArray]:
     """Upload what `fixed_arrays` lists."""
-    arrays, halves = fixed_arrays(engine.inputs, len(scalings) - 1, shape.groups), 2 if shape.guided else 1
-    each = arrays["embeddings"][0][2:]
-    padded = np.zeros((shape.groups * shape.batch, *each), np.float32)
-    padded[:shape.slots] = told.embeddings[told.moving]
-    embeddings = np.zeros((shape.groups, halves, shape.batch, *each), np.float32)
-    embeddings[:, -1] = padded.reshape(shape.groups, shape.batch, *each)  # the other half knows nothing
+    arrays = fixed_arrays(engine.inputs, len(scalings) - 1, shape)
     values = {"c_noise": np.array([c_noise for _, _, _, c_noise in scalings])[:, None],
-              "embeddings": embeddings.reshape(arrays["embeddings"][0]), "added_time_ids": told.time_ids}
+              "embeddings": _embedding_rows(told, shape, shape.guided), "added_time_ids": told.time_ids}
+    if shape.unguided_steps:
+        values["unguided"] = _embedding_rows(told, shape, False)
     return {name: scope.upload(np.broadcast_to(values[name], size).astype(dtype)) for name, (size, dtype) in arrays.items()}
+
+
+def _embedding_rows(told: Conditions, shape: StateShape, guided: bool) -> np.ndarray:
+    """Lay the moving tiles' embeddings out as the rows of the engine's calls. float32 [calls, rows, 1, D]."""
+    calls, batch, halves = shape.calls(guided), shape.tiles_per_call(guided), 2 if guided else 1
+    padded = np.zeros((calls * batch, *told.embeddings.shape[1:]), np.float32)
+    padded[:shape.slots] = told.embeddings[told.moving]
+    laid = np.zeros((calls, halves, batch, *padded.shape[1:]), np.float32)
+    laid[:, -1] = padded.reshape(calls, batch, *padded.shape[1:])  # the other half knows nothing
+    return laid.reshape(calls, halves * batch, *padded.shape[1:])
 
 
 def decode_arrays(source: TensorSpec, target: TensorSpec, slots: int) -> Arrays:

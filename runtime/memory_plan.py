@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pano4d.runtime import tiles
+from pano4d.runtime import schedule, tiles
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec
 from pano4d.runtime.bundle import Bundle
@@ -178,9 +178,10 @@ def _stage(bundle: Bundle, name: str, network: str, arrays: Mapping[str, Arrays]
 
 def _denoise_parts(bundle: Bundle, settings: AnimateSettings, layout: tiles.Layout, slots: int) -> dict[str, Arrays]:
     guided = bundle.sampler["max_guidance_scale"] > 1.0
-    what = Denoising(Engines(bundle), layout, settings, guided, np.empty(settings.steps + 1))
+    what = Denoising(Engines(bundle), layout, settings, guided,
+                     schedule.noise_levels(settings.levels, settings.steps, bundle.sampler))
     state = what.shape(np.arange(layout.count) < slots, max(1, most_neighbours(layout, bundle.tile["latent_px"])))
-    fixed = fixed_arrays(bundle.network("unet").inputs, settings.steps, state.groups)
+    fixed = fixed_arrays(bundle.network("unet").inputs, settings.steps, state)
     return {"tile state": state.arrays(), "conditions": fixed}
 
 

@@ -192,26 +192,32 @@ class Animator:
         start, state = load_state(state_folder, key) if state_folder else (0, None)
         extrapolations = schedule.extrapolations(sigmas, settings.solver)
         if state is None:
-            start, previous, x = 0, None, self._first_state()
+            start, previous, difference, x = 0, None, None, self._first_state()
         else:
-            x, previous = state["x"], state["previous"]
+            x, previous, difference = state["x"], state["previous"], state.get("difference")
         progress("denoise", start, settings.steps)
         with self._engines.use("unet") as engine:
-            denoiser = _Denoiser(engine, told, self.guided)
+            denoiser = _Denoiser(engine, told)
+            guided = schedule.guided_steps(sigmas, settings.guidance_interval) & self.guided
+            reused = schedule.reused_steps(guided, settings.guidance_reuse)
             for i in range(start, settings.steps):
-                v, v_uncond = denoiser(x, sigmas[i])
+                v, v_uncond = denoiser(x, sigmas[i], guided[i] and not reused[i])
+                if reused[i]:
+                    v_uncond = v - difference
+                elif guided[i] and settings.guidance_reuse:
+                    difference = v - v_uncond
                 x, previous = blending.blend(
                     plan, x, v, sigmas[i], sigmas[i + 1], v_uncond=v_uncond, guidance=guidance, static=~told.moving,
                     static_latents=told.latents * sampler["scaling_factor"], fuse=settings.fuse, previous=previous,
                     extrapolation=extrapolations[i])
                 if state_folder:
-                    save_state(state_folder, key, i + 1, {"x": x, "previous": previous})
+                    kept = {} if difference is None else {"difference": difference}
+                    save_state(state_folder, key, i + 1, {"x": x, "previous": previous, **kept})
                 progress("denoise", i + 1, settings.steps)
         return x
 
     def _sigmas(self) -> np.ndarray:
-        sampler = self.bundle.sampler
-        return schedule.karras_sigmas(self.settings.steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
+        return schedule.noise_levels(self.settings.levels, self.settings.steps, self.bundle.sampler)
 
     def _first_state(self, device: Device | None = None) -> np.ndarray:
         tile, settings = self.bundle.tile, self.settings
@@ -297,21 +303,20 @@ class Animator:
 class _Denoiser:
     """Evaluate the denoiser for all moving tiles at one noise level."""
 
-    def __init__(self, engine, told: Conditions, guided: bool) -> None:
-        self.engine, self.told, self.guided = engine, told, guided
+    def __init__(self, engine, told: Conditions) -> None:
+        self.engine, self.told = engine, told
         self.buffers = engine.allocate()
-        sample = self.buffers["sample"]
-        self.batch = len(sample) // (2 if guided else 1)
-        self.masked = sample.shape[2] == 9
+        self.masked = self.buffers["sample"].shape[2] == 9
         self.buffers["added_time_ids"][:] = told.time_ids
         self.moving = np.flatnonzero(told.moving)
 
-    def __call__(self, x: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """Predict v for both guidance halves.
+    def __call__(self, x: np.ndarray, sigma: float, guided: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predict v.
 
         Args:
             x: Noisy latents. float32 [V, T, 4, h, w].
             sigma: Noise level.
+            guided: Whether to predict both guidance halves; without, the engine's rows hold twice as many tiles.
 
         Returns:
             Conditional and unconditional prediction, float32 [V, T, 4, h, w]; zeros for still tiles. The
@@ -319,21 +324,25 @@ class _Denoiser:
         """
         _, _, c_in, c_noise = schedule.scalings(sigma)
         v = np.zeros_like(x)
-        v_uncond = np.zeros_like(x) if self.guided else None
+        v_uncond = np.zeros_like(x) if guided else None
         self.buffers["c_noise"][:] = c_noise
-        for group in batches(self.moving, self.batch):
-            self._fill(group, x[group] * np.float32(c_in))
+        batch = len(self.buffers["sample"]) // (2 if guided else 1)
+        known_rows = batch if guided else 0
+        for group in batches(self.moving, batch):
+            self._fill(group, x[group] * np.float32(c_in), known_rows)
             self.engine.run(self.buffers)
-            start = self.batch if self.guided else 0
-            v[group] = self.buffers["v"][start:start + len(group)]
-            if self.guided:
+            v[group] = self.buffers["v"][known_rows:known_rows + len(group)]
+            if guided:
                 v_uncond[group] = self.buffers["v"][:len(group)]
         return v, v_uncond
 
-    def _fill(self, group: np.ndarray, scaled: np.ndarray) -> None:
-        """Write one batch in the engine's layout: mask, noisy latent, image latent."""
+    def _fill(self, group: np.ndarray, scaled: np.ndarray, known_rows: int) -> None:
+        """Write one batch in the engine's layout: mask, noisy latent, image latent.
+
+        The conditional half begins at row ``known_rows``, the other one, if that is not 0, at row 0.
+        """
         sample, first, count = self.buffers["sample"], 1 if self.masked else 0, len(group)
-        for start, known in ((0, 0.0), (self.batch, 1.0)) if self.guided else ((0, 1.0),):
+        for start, known in ((0, 0.0), (known_rows, 1.0)) if known_rows else ((0, 1.0),):
             half = slice(start, start + count)
             if self.masked:
                 sample[half, :, 0] = self.told.masks[group]
@@ -355,4 +364,7 @@ def _check_guidance(bundle: Bundle, settings: AnimateSettings) -> bool:
     if asked > 1.0 and not guided:
         raise SettingsError(f"a guidance scale of {asked} was asked for, but this bundle was built without guidance: "
                             "leave the guidance options out or build one with --max-guidance-scale.")
+    if (settings.guidance_interval is not None or settings.guidance_reuse) and not guided:
+        raise SettingsError("a guidance interval or its reuse was asked for, but this bundle was built without guidance: "
+                            "leave it out or build one with --max-guidance-scale.")
     return guided

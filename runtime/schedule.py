@@ -11,6 +11,8 @@ import numpy as np
 from pano4d.runtime.errors import SettingsError
 from pano4d.runtime.settings import SOLVERS
 
+ALIGNED_SIGMAS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
     """Give falling noise levels, ending in 0 (arXiv 2206.00364, eq. 5).
@@ -33,6 +35,51 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
     ramp = np.linspace(0.0, 1.0, steps)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return np.append((high + ramp * (low - high)) ** rho, 0.0)
+
+
+def aligned_sigmas(steps: int, sigma_min: float, sigma_max: float) -> np.ndarray:
+    """Give the falling noise levels that Align Your Steps found for Stable Video Diffusion, ending in 0.
+
+    The ten published steps go from 700 to 0.002 (arXiv 2404.14507, table 3). For another number of steps, or another
+    range, the curve through their logarithms is cut to the range and divided evenly.
+
+    Args:
+        steps: Number of denoising steps.
+        sigma_min: Level that the last step would end at; it ends at 0 instead.
+        sigma_max: First level.
+
+    Returns:
+        float64 [steps + 1].
+
+    Raises:
+        SettingsError: No step, or levels that do not satisfy 0 < sigma_min < sigma_max.
+    """
+    if steps < 1 or not 0 < sigma_min < sigma_max:
+        raise SettingsError(f"{steps} steps from sigma {sigma_max} to {sigma_min} cannot be made; "
+                            "steps must be at least 1 and the sigmas positive and falling.")
+    falling, places = -np.log(ALIGNED_SIGMAS), np.arange(len(ALIGNED_SIGMAS))
+    first, last = np.interp([-np.log(sigma_max), -np.log(sigma_min)], falling, places)
+    levels = np.exp(-np.interp(np.linspace(first, last, steps + 1), places, falling))
+    return np.append(levels[:-1], 0.0)
+
+
+def noise_levels(levels: str, steps: int, sampler: dict) -> np.ndarray:
+    """Give the falling noise levels that settings ask for, ending in 0.
+
+    Args:
+        levels: One of ``settings.LEVELS``.
+        steps: Number of denoising steps.
+        sampler: The ``sampler`` block of a bundle's manifest.
+
+    Returns:
+        float64 [steps + 1].
+
+    Raises:
+        SettingsError: No step, or levels that do not fall.
+    """
+    if levels == "aligned":
+        return aligned_sigmas(steps, sampler["sigma_min"], sampler["sigma_max"])
+    return karras_sigmas(steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
 
 
 def scalings(sigma: float) -> tuple[float, float, float, float]:
@@ -83,6 +130,39 @@ def guidance_scales(frames: int, lo: float, hi: float) -> np.ndarray:
         ValueError: The number of frames is negative.
     """
     return np.linspace(lo, hi, frames)
+
+
+def guided_steps(sigmas: np.ndarray, interval: tuple[float, float] | None) -> np.ndarray:
+    """Say which steps take guidance (arXiv 2404.07724): those from a level in the interval.
+
+    Args:
+        sigmas: Falling noise levels, the last one 0. [steps + 1].
+        interval: Levels (lo, hi] with guidance; None for all.
+
+    Returns:
+        bool [steps].
+
+    Raises:
+        ValueError: The interval is not two numbers.
+    """
+    lo, hi = (0.0, np.inf) if interval is None else interval
+    return (sigmas[:-1] > lo) & (sigmas[:-1] <= hi)
+
+
+def reused_steps(guided: np.ndarray, reuse: int) -> np.ndarray:
+    """Say which guided steps take the difference of the guidance halves from a step before.
+
+    Args:
+        guided: Steps with guidance, side by side. bool [steps].
+        reuse: Steps that do, after each that evaluates both halves.
+
+    Returns:
+        bool [steps].
+
+    Raises:
+        ZeroDivisionError: ``reuse`` is -1.
+    """
+    return guided & ((np.cumsum(guided) - 1) % (reuse + 1) > 0)
 
 
 def extrapolations(sigmas: np.ndarray, solver: str) -> np.ndarray:

@@ -71,11 +71,11 @@ def test_generate_hands_every_option_to_the_library(calls):
     done = run("generate", "p.jpg", "--mask", "m.png", "--out", "o", "--size", "2048x1024", "--bundle", "b",
                "--backend", "eager", "--seed", 7, "--steps", 5, "--mask-policy", "soft", "--depth", "d.npy",
                "--depth-scale", 2, "--gaussians", 1000, "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99, "--motion", 60,
-               "--fps", 10, "--fp16", "--vram-limit", "24GB")
+               "--fps", 10, "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
     assert done.exit_code == 0, done.output
     (name, args, options), = calls
     settings = pano4d.AnimateSettings(width=2048, height=1024, seed=7, steps=5, mask_policy="soft",
-                                      motion_bucket_id=60, fps=10)
+                                      motion_bucket_id=60, fps=10, guidance_interval=(0.5, 50.0))
     assert name == "generate" and args == (Path("p.jpg"), Path("o"))
     assert options == {
         "mask": Path("m.png"), "bundle": Path("b"), "backend": "eager", "settings": settings,
@@ -178,6 +178,7 @@ def test_ctrl_c_exits_with_130(failing):
 @pytest.mark.parametrize("args", [
     ["generate", "p.jpg"], ["generate", "--out", "o"], ["generate", "p.jpg", "--out", "o", "--size", "big"],
     ["generate", "p.jpg", "--out", "o", "--seed", "-1"], ["generate", "p.jpg", "--out", "o", "--mask-policy", "x"],
+    ["generate", "p.jpg", "--out", "o", "--guidance-interval", "5"],
     ["fly"], ["build", "c", "--out", "e", "--precision", "int3"], ["build", "c", "--out", "e", "--device", "tpu"],
     ["build", "c", "--out", "e", "--option", "max_autotune"], ["build", "c", "--out", "e", "--option", "=1"],
     ["build", "c", "--out", "e", "--option", "max_autotune=yes"], ["build", "c", "--out", "e", "--vram-limit", "24"],

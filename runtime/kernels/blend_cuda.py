@@ -23,13 +23,15 @@ class StateShape:
         slots: Tiles that are denoised.
         frames: T.
         size: Side of a latent tile, in latent pixels.
-        batch: Tiles of one engine call, B; guidance doubles them.
+        batch: Tiles of one engine call, B; guidance doubles its rows.
         channels: Input channels of the denoiser: 9 with a mask, 8 without.
         ranks: Most neighbours that a pixel has.
         guided: Whether the engine computes both guidance halves.
         second_order: Whether steps look back at the previous estimate.
         fuse_samples: Whether stepped states are fused instead of denoised estimates.
         element: What the engine speaks: ``float16`` or ``float32``.
+        unguided_steps: Whether some steps of a guided engine leave the unconditional half out.
+        reuse: Whether some of those take the difference of the halves from a step before.
     """
 
     tiles: int
@@ -43,11 +45,21 @@ class StateShape:
     second_order: bool
     fuse_samples: bool = False
     element: str = "float16"
+    unguided_steps: bool = False
+    reuse: bool = False
 
     @property
     def groups(self) -> int:
-        """Engine calls of a step, G."""
-        return -(-self.slots // self.batch)
+        """Engine calls of a step, G, with as many halves as the engine has rows for."""
+        return self.calls(self.guided)
+
+    def tiles_per_call(self, guided: bool) -> int:
+        """Tiles of one engine call in a step with or without guidance: where it is left out, its rows take more."""
+        return self.batch * (1 if guided == self.guided else 2)
+
+    def calls(self, guided: bool) -> int:
+        """Engine calls of a step with or without guidance."""
+        return -(-self.slots // self.tiles_per_call(guided))
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """List shape and element type of every array, by name; what is planned is what is taken."""
@@ -55,21 +67,31 @@ class StateShape:
         state = (self.slots, self.frames, 4, pixels)
         kept = state if self.second_order else (1, 1, 1, 1)
         table = (self.ranks, self.slots, pixels)
+        sample = (rows, self.frames, self.channels, pixels)
+        unguided = (self.calls(False), *sample) if self.unguided_steps else (1, 1, 1, 1, 1)
         rest = (max(1, self.tiles - self.slots), *state[1:]) if self.fuse_samples else (1, 1, 1, 1)
         return {
             "x": (state, "float32"), "x_next": (state, "float32"), "fused": (kept, "float32"),
             "previous": (kept, "float32"), "v": ((self.groups, rows, self.frames, 4, pixels), self.element),
-            "sample": ((self.groups, rows, self.frames, self.channels, pixels), self.element),
+            "sample": ((self.groups, *sample), self.element), "unguided_sample": (unguided, self.element),
             "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "slot_of": ((self.tiles,), "int32"),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
-            "guidance": ((self.frames,), "float32"), "masks": ((self.slots, self.frames, pixels), "float32"),
-            "latents": ((self.slots, 4, pixels), "float32"),
+            "difference": (state if self.reuse else (1, 1, 1, 1), self.element), "guidance": ((self.frames,), "float32"),
+            "masks": ((self.slots, self.frames, pixels), "float32"), "latents": ((self.slots, 4, pixels), "float32"),
         }
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays().values())
+
+
+def _kinds_of_steps(shape: StateShape) -> list[tuple[bool, bool, bool]]:
+    """List what steps there can be: both halves now, both halves next, the difference of the halves reused."""
+    if not shape.unguided_steps:
+        return [(shape.guided, shape.guided, False)]
+    kinds = [(guided, following, False) for guided in (True, False) for following in (True, False)]
+    return kinds + [(False, following, True) for following in (True, False) if shape.reuse]
 
 
 def blend_tables(plan: BlendPlan, moving: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -100,8 +122,9 @@ def blend_tables(plan: BlendPlan, moving: np.ndarray, size: int) -> tuple[np.nda
 class TileState:
     """The denoised tiles on the GPU.
 
-    The caller runs the engine on ``sample[g]`` into ``v[g]`` for every group g, then calls `step`. Nothing here
-    allocates or waits after construction.
+    The caller runs the engine on ``sample[g]`` into ``v[g]`` for every group g, then calls `step`. For a step without
+    the unconditional half on a guided engine it runs it on ``unguided_sample[g]``, whose rows are
+    ``tiles_per_call(False)`` tiles. Nothing here allocates or waits after construction.
 
     Args:
         device: Where.
@@ -117,10 +140,16 @@ class TileState:
     def __init__(self, device: Device, layout: Layout, moving: np.ndarray, shape: StateShape, plan: BlendPlan) -> None:
         self.device, self.shape = device, shape
         element = np.dtype(shape.element)
-        defined = compiler.definitions(element.itemsize, guided=shape.guided, second_order=shape.second_order,
-                                       fuse_samples=shape.fuse_samples)
-        (self._prepare,) = compiler.load_kernels(device, "prepare.cu", ("prepare",), defined)
-        (self._blend,) = compiler.load_kernels(device, "blend.cu", ("blend",), defined)
+        self._prepare, self._blend = {}, {}
+        for guided in (True, False) if shape.unguided_steps else (shape.guided,):
+            defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
+                                           fuse_samples=shape.fuse_samples)
+            (self._prepare[guided],) = compiler.load_kernels(device, "prepare.cu", ("prepare",), defined)
+        for guided, following, reused in _kinds_of_steps(shape):
+            defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
+                                           fuse_samples=shape.fuse_samples, next_guided=following, reused=reused,
+                                           kept=guided and shape.reuse)
+            (self._blend[guided, following, reused],) = compiler.load_kernels(device, "blend.cu", ("blend",), defined)
         slots = np.where(moving, np.cumsum(moving) - 1, -np.cumsum(~moving)).astype(np.int32)
         with Scope(device) as scope:
             self._arrays = {name: scope.zeros(*spec) for name, spec in shape.arrays().items()}
@@ -161,11 +190,18 @@ class TileState:
             self.device.upload(np.asarray(values, np.float32), self._arrays[name])
         shape = self.shape
         pixels = shape.size**2
-        self._prepare((-(-pixels // THREADS), shape.slots, shape.frames), THREADS, self.x, self.masks, self.latents,
-                      self.sample, *map(np.int32, (shape.frames, pixels, shape.batch, shape.channels)), np.float32(c_in))
+        for guided, prepare in self._prepare.items():
+            sizes = (shape.frames, pixels, shape.tiles_per_call(guided), shape.channels)
+            prepare((-(-pixels // THREADS), shape.slots, shape.frames), THREADS, self.x, self.masks, self.latents,
+                    self.sample_of(guided), *map(np.int32, sizes), np.float32(c_in))
+
+    def sample_of(self, guided: bool) -> DeviceArray:
+        """Give the engine's input of steps with or without guidance: ``sample``, or ``unguided_sample``."""
+        return self.sample if guided == self.shape.guided else self.unguided_sample
 
     def step(self, c_skip: float, c_out: float, sigma: float, sigma_next: float, c_in: float,
-             extrapolation: float = 0.0) -> None:
+             extrapolation: float = 0.0, guided: bool | None = None, next_guided: bool | None = None,
+             reused: bool = False) -> None:
         """Take every tile to the next noise level and write the next engine input; enqueued, not waited for.
 
         Args:
@@ -175,18 +211,25 @@ class TileState:
             sigma_next: Noise level to reach.
             c_in: Scale of the next input; anything for the last step.
             extrapolation: k of ``schedule.extrapolations``.
+            guided: Whether the engine computed both halves in this step; None for what it was built for.
+            next_guided: Whether it will in the next one; likewise.
+            reused: Whether the guidance is that of the last step with both halves.
 
         Raises:
             BackendError: The driver refuses.
         """
         shape = self.shape
+        guided = shape.guided if guided is None else guided
+        following = shape.guided if next_guided is None else next_guided
         pixels, chunk = shape.size**2, -(-shape.frames // 2)
         grid = (-(-pixels // THREADS), shape.slots, -(-shape.frames // chunk))
-        sizes = (shape.slots, shape.frames, shape.size, shape.batch, shape.ranks, shape.channels, chunk)
+        sizes = (shape.slots, shape.frames, shape.size, shape.tiles_per_call(guided), shape.tiles_per_call(following),
+                 shape.ranks, shape.channels, chunk)
         scales = (c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next)
-        self._blend(grid, THREADS, self.x, self.v, self.guidance, self.slot_of, self.still, self.rest, self.own, self.taps,
-                    self.shares, self.previous, self.x_next, self.fused, self.sample, *map(np.int32, sizes),
-                    *map(np.float32, scales))
+        self._blend[guided, following, reused](
+            grid, THREADS, self.x, self.v, self.guidance, self.slot_of, self.still, self.rest, self.own, self.taps,
+            self.shares, self.previous, self.x_next, self.fused, self.difference, self.sample_of(following),
+            *map(np.int32, sizes), *map(np.float32, scales))
         arrays = self._arrays
         arrays["x"], arrays["x_next"] = arrays["x_next"], arrays["x"]
         arrays["previous"], arrays["fused"] = arrays["fused"], arrays["previous"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pano4d.runtime import backends, device_pipeline
+from pano4d.runtime import backends, device_pipeline, schedule
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
 from pano4d.runtime.errors import DeviceMemoryError, SettingsError
@@ -80,6 +80,27 @@ def test_frames_are_those_of_the_cpu(on_device, panorama, mask, kind, solver, fu
     assert {stage: done == total for stage, done, total in seen} == {"encode": True, "denoise": True, "decode": True}
 
 
+GUIDED = dict(batch=2, max_guidance_scale=3.0, steps=5)
+LEVELS = schedule.karras_sigmas(5, 0.01, 80.0)
+
+
+@pytest.mark.parametrize("fuse, reuse", [("denoised", 0), ("sample", 0), ("sample", 1), ("denoised", 2)])
+@pytest.mark.parametrize("interval", [(LEVELS[3], LEVELS[1]), (LEVELS[1], 100.0), (0.0, LEVELS[3]), (100.0, 200.0)],
+                         ids=["middle", "first", "last", "none"])
+def test_frames_with_a_guidance_interval_are_those_of_the_cpu(on_device, panorama, mask, interval, fuse, reuse):
+    settings = replace(SETTINGS, solver="dpmpp-2m", guidance_interval=interval, fuse=fuse, guidance_reuse=reuse)
+    wanted = Animator(FakeBundle(**GUIDED), settings).animate(panorama, mask)
+    ours = Animator(FakeBundle(**GUIDED), settings, device=on_device).animate(panorama, mask)
+    np.testing.assert_allclose(ours.latents[ours.moving_tiles], wanted.latents[wanted.moving_tiles], atol=2e-3)
+    assert np.abs(ours.frames.astype(int) - wanted.frames).max() <= 1
+
+
+def test_an_interval_of_all_levels_changes_nothing_on_a_device(on_device, panorama, mask):
+    plain, all_levels = (Animator(FakeBundle(**GUIDED), replace(SETTINGS, guidance_interval=interval), device=on_device)
+                         .animate(panorama, mask) for interval in (None, (0.0, 100.0)))
+    assert (plain.latents == all_levels.latents).all()
+
+
 @pytest.mark.parametrize("policy", ["trained", "soft"])
 def test_other_mask_policies(on_device, panorama, mask, policy):
     settings = replace(SETTINGS, mask_policy=policy)
@@ -114,7 +135,8 @@ def test_decoded_tiles_come_to_the_host(on_device, panorama, mask):
 def test_all_memory_is_given_back(on_device, panorama, mask):
     if not hasattr(on_device, "blocks"):
         pytest.skip("counted on the host only")
-    Animator(FakeBundle(max_guidance_scale=2.0), SETTINGS, device=on_device).animate(panorama, mask)
+    settings = replace(SETTINGS, guidance_interval=(1.0, 100.0), guidance_reuse=1)
+    Animator(FakeBundle(max_guidance_scale=2.0), settings, device=on_device).animate(panorama, mask)
     assert not on_device.blocks
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pano4d.runtime.backends.fake import FakeBundle
+from pano4d.runtime import schedule
+from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
 from pano4d.runtime.checkpointing import load_state
 from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.pipeline import Animator
@@ -76,12 +77,72 @@ def test_every_fusion_runs(panorama, mask, fuse, shared):
     assert np.isfinite(result.latents).all()
 
 
+def test_aligned_noise_levels_give_another_video(panorama, mask):
+    karras, aligned = (animate(panorama, mask, replace(SETTINGS, levels=levels)) for levels in ("karras", "aligned"))
+    assert np.isfinite(aligned.latents).all() and (aligned.latents != karras.latents).any()
+
+
 @pytest.mark.parametrize("bundle", [FakeBundle(channels=8), FakeBundle(max_guidance_scale=3.0), FakeBundle(batch=5),
                                     FakeBundle(batch=3, channels=8, max_guidance_scale=2.0)],
                          ids=["8-channels", "guided", "batch-5", "batch-3-8-channels-guided"])
 def test_other_kinds_of_bundle_run(panorama, mask, bundle):
     result = animate(panorama, mask, bundle=bundle)
     assert (result.frames[:, ~mask] == panorama[~mask]).all()
+
+
+GUIDED = FakeBundle(batch=3, max_guidance_scale=3.0, steps=4)
+
+
+def test_an_interval_of_all_levels_changes_nothing(panorama, mask):
+    plain = animate(panorama, mask, bundle=GUIDED)
+    all_levels = animate(panorama, mask, replace(SETTINGS, guidance_interval=(0.0, 100.0)), GUIDED)
+    assert (all_levels.latents == plain.latents).all() and (all_levels.frames == plain.frames).all()
+
+
+def test_an_interval_of_no_level_is_a_scale_of_one(panorama, mask):
+    one = animate(panorama, mask, replace(SETTINGS, min_guidance_scale=1.0, max_guidance_scale=1.0), GUIDED)
+    never = animate(panorama, mask, replace(SETTINGS, guidance_interval=(100.0, 200.0)), GUIDED)
+    np.testing.assert_allclose(never.latents, one.latents, atol=1e-4)
+    assert (never.latents != animate(panorama, mask, bundle=GUIDED).latents).any()
+
+
+def test_steps_outside_the_interval_call_the_engine_half_as_often(panorama, mask, monkeypatch):
+    calls = []
+    run = FakeEngine.run
+
+    def counted(engine, buffers, stream=None):
+        calls.append(engine.outputs[0].name)
+        run(engine, buffers, stream)
+
+    monkeypatch.setattr(FakeEngine, "run", counted)
+    moving = len(animate(panorama, mask, bundle=GUIDED).moving_tiles)
+    assert calls.count("v") == 4 * -(-moving // 3)
+    calls.clear()
+    levels = schedule.karras_sigmas(4, 0.01, 80.0)
+    animate(panorama, mask, replace(SETTINGS, guidance_interval=(levels[2], levels[0])), GUIDED)
+    assert calls.count("v") == 2 * -(-moving // 3) + 2 * -(-moving // 6)
+
+
+def test_reused_guidance_is_that_of_the_step_before(panorama, mask):
+    plain = animate(panorama, mask, bundle=GUIDED)
+    reused = animate(panorama, mask, replace(SETTINGS, guidance_reuse=1), GUIDED)
+    one = animate(panorama, mask, replace(SETTINGS, min_guidance_scale=1.0, max_guidance_scale=1.0), GUIDED)
+    far, near = (np.abs(one.latents - plain.latents).max(), np.abs(reused.latents - plain.latents).max())
+    assert 0 < near < far
+
+
+def test_a_run_with_reused_guidance_goes_on_from_its_state(panorama, mask, tmp_path):
+    settings = replace(SETTINGS, guidance_reuse=2)
+    whole = animate(panorama, mask, settings, GUIDED)
+
+    def stop_after_two(stage, done, total):
+        if (stage, done) == ("denoise", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        animate(panorama, mask, settings, GUIDED, progress=stop_after_two, state_folder=tmp_path)
+    resumed = animate(panorama, mask, settings, GUIDED, state_folder=tmp_path)
+    assert (resumed.frames == whole.frames).all()
 
 
 def test_batches_do_not_change_the_result(panorama, mask):
@@ -133,7 +194,9 @@ def test_wrong_shapes_are_refused(panorama, mask):
 
 @pytest.mark.parametrize("wrong", [{"width": 100, "height": 60}, {"steps": 0}, {"mask_policy": "hard"},
                                    {"fuse": "median"}, {"solver": "heun"}, {"fps": 0}, {"seed": -1},
-                                   {"motion_bucket_id": 1000}])
+                                   {"motion_bucket_id": 1000}, {"guidance_interval": (5.0, 1.0)},
+                                   {"guidance_interval": (1.0, float("nan"))}, {"guidance_interval": (1.0,)},
+                                   {"guidance_reuse": -1}, {"levels": "even"}])
 def test_wrong_settings_are_refused_in_one_sentence(wrong):
     with pytest.raises(SettingsError) as caught:
         AnimateSettings(**wrong)
@@ -143,3 +206,5 @@ def test_wrong_settings_are_refused_in_one_sentence(wrong):
 def test_guidance_needs_a_bundle_built_with_it():
     with pytest.raises(SettingsError, match="guidance"):
         Animator(FakeBundle(), replace(SETTINGS, max_guidance_scale=3.0))
+    with pytest.raises(SettingsError, match="interval"):
+        Animator(FakeBundle(), replace(SETTINGS, guidance_interval=(1.0, 50.0)))

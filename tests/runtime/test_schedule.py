@@ -86,6 +86,29 @@ def test_first_and_last_step_are_first_order():
         schedule.extrapolations(schedule.karras_sigmas(5, 0.01, 80.0), "heun")
 
 
+def test_aligned_levels_are_the_published_ones_and_fit_other_ranges():
+    np.testing.assert_allclose(schedule.aligned_sigmas(10, 0.002, 700.0), [*schedule.ALIGNED_SIGMAS[:-1], 0.0])
+    other = schedule.aligned_sigmas(7, 0.01, 80.0)
+    assert len(other) == 8 and other[0] == pytest.approx(80.0) and other[-1] == 0 and (np.diff(other) < 0).all()
+    assert other[-2] > 0.01
+    with pytest.raises(SettingsError, match="falling"):
+        schedule.aligned_sigmas(10, 80.0, 0.01)
+
+
+def test_guided_steps_are_those_within_the_interval():
+    sigmas = np.array([80.0, 20.0, 5.0, 1.0, 0.0])
+    assert schedule.guided_steps(sigmas, None).all()
+    assert schedule.guided_steps(sigmas, (1.0, 20.0)).tolist() == [False, True, True, False]
+    assert schedule.guided_steps(sigmas, (0.0, 80.0)).all()
+
+
+def test_reused_steps_follow_one_that_evaluates_both_halves():
+    guided = np.array([False, True, True, True, True, False])
+    assert schedule.reused_steps(guided, 1).tolist() == [False, False, True, False, True, False]
+    assert schedule.reused_steps(guided, 2).tolist() == [False, False, True, True, False, False]
+    assert not schedule.reused_steps(guided, 0).any()
+
+
 @pytest.mark.parametrize("sigma", [0.01, 1.0, 80.0])
 def test_scalings_recover_the_clean_signal(sigma):
     clean, noise = np.random.default_rng(0).normal(size=(2, 1000))

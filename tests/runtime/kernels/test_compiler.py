@@ -23,6 +23,10 @@ def test_compiles(source, arch):
     for element, both in ((2, True), (4, False)):
         defined = compiler.definitions(element, guided=both, second_order=both, fuse_samples=both)
         assert compiler.compile_cubin(source, arch, defined)[:4] == b"\x7fELF"
+    for guided in (True, False):
+        mixed = compiler.definitions(guided=guided, next_guided=not guided, kept=guided, reused=not guided,
+                                     second_order=True, fuse_samples=True)
+        assert compiler.compile_cubin(source, arch, mixed)[:4] == b"\x7fELF"
 
 
 def test_a_second_process_finds_it_compiled(cache, monkeypatch):
