@@ -20,7 +20,7 @@ from pano4d.runtime.device_conditions import embed_arrays, latent_arrays
 from pano4d.runtime.device_pipeline import Arrays, Denoising, decode_arrays, fixed_arrays
 from pano4d.runtime.errors import SettingsError
 from pano4d.runtime.kernels.blend import most_neighbours
-from pano4d.runtime.kernels.compose_cuda import ComposeShape, tiles_of_blocks
+from pano4d.runtime.kernels.compose_cuda import ComposeShape, tiles_of_patches
 from pano4d.runtime.kernels.encode_cuda import encode_arrays
 from pano4d.runtime.kernels.noise_cuda import noise_arrays
 from pano4d.runtime.settings import AnimateSettings
@@ -147,7 +147,7 @@ def plan_memory(bundle: Bundle, settings: AnimateSettings, moving_tiles: int | N
     frozen = settings.mask_policy == "freeze"
     count = height * width if pixels is None or not frozen else max(1, pixels)
     decoding = decode_arrays(*_both(bundle, "vae_decoder"), slots)
-    frames, listed = bundle.tile["frames"], len(tiles_of_blocks(layout, height, width)[1])
+    frames, listed = bundle.tile["frames"], len(tiles_of_patches(layout, height, width)[1])
     shape = ComposeShape(layout.count, listed, frames, height, width, count, frames)
     pixels_of_tiles = {"pixels": decoding.pop("pixels")}
     laid = {"decoded tiles": pixels_of_tiles, "panorama": {"panorama": ((height, width, 3), "uint8")}}

@@ -1,4 +1,4 @@
-// Guidance, preconditioning, fusion of tiles, one step of the sampler, and the next input of the engine, in one pass:
+// Guidance, preconditioning, fusion of tiles, one step of the sampler, and the next input of the engine:
 //
 //   denoised_j = c_skip x_j + c_out (u_j + g_t (v_j - u_j))                    u: unconditional half, g: guidance
 //   fused_i(p) = sum_j w_j(q) denoised_j(q) / sum_j w_j(q)                     q = where tile j sees pixel p of tile i
@@ -12,12 +12,19 @@
 // layout of this step, sample is written in that of the next one. With KEPT a guided step keeps its difference v - u, and
 // with REUSED a step without the unconditional half takes the one that was kept: v + (g_t - 1) difference.
 //
-// Thread: one pixel of one denoised tile ("slot"), the frames of one chunk, all four channels. Neighbouring threads are
-// neighbouring pixels, so a tile's own values are read and written coalesced; what a neighbour gives comes from the
-// cache. Taps and shares are read once for all frames and channels.
-// Bytes per element: x 4 + v 2 (+ u 2) read, x 4 + sample 2 (+ 2 guided) written; + 8 for previous and fused with k; + 2 with
-// KEPT or REUSED.
+// `give` writes what each tile gives to its neighbours, pixel by pixel with its four channels together; `blend` gathers
+// it: a tap is one load of 16 bytes, where taps of x, v, u and previous would be 16 loads. `blend` begins with the frames
+// that `give` ended with, which the L2 cache still holds; everything else passes the cache by.
+// Tiles are in the order of `places`: the denoised ones ("slots"), then the others.
+// Thread of `give`: a pixel of a frame of a tile. Thread of `blend`: one of FRAMES_EACH frames, whose taps and shares are
+// read once.
+// Bytes per element: x 4 + v 2 (+ u 2) read, x 4 + sample 2 (+ 2 guided) written; + 8 for previous and fused with k; and
+// within the L2 cache 4 written, 8 to 16 read of what is given; + 2 with KEPT or REUSED.
 #include "common.cuh"
+
+#define THREADS 128
+#define FRAMES_EACH 2  // as blend_cuda.py has them
+// Launch bounds leave registers enough that all of a thread's loads are on their way before the first is used.
 
 #if GUIDED
 #define HALVES 2
@@ -40,14 +47,12 @@
 #define REUSED 0
 #endif
 
-struct State {
-    const float* __restrict__ x;        // [slots, T, 4, P]
-    const element* __restrict__ v;      // [G, HALVES * B, T, 4, P], unconditional half first
-    const float* __restrict__ guidance; // [T]
-    const float* __restrict__ previous; // [slots, T, 4, P]
-    const element* __restrict__ kept;   // [slots, T, 4, P]
-    int frames, pixels, batch;
-    float c_skip, c_out, ratio, extrapolation;
+struct Sizes {
+    int slots, places, frames, size, batch, next_batch, ranks, channels;
+};
+
+struct Scales {
+    float c_skip, c_out, ratio, c_in, extrapolation, level;
 };
 
 // Row of frame t of a slot, in calls of `batch` tiles and so many halves.
@@ -55,114 +60,146 @@ __device__ __forceinline__ long long row_of(int slot, int half, int halves, int 
     return ((long long)((slot / batch) * halves + half) * batch + slot % batch) * frames + t;
 }
 
-// The denoised estimate of a slot, at a place counted from the start of frame t and channel c.
-__device__ __forceinline__ float estimate(const State& s, int slot, int t, int c, int place) {
-    float v = get(s.v + (row_of(slot, HALVES - 1, HALVES, t, s.batch, s.frames) * 4 + c) * s.pixels + place);
-#if GUIDED
-    float u = get(s.v + (row_of(slot, 0, HALVES, t, s.batch, s.frames) * 4 + c) * s.pixels + place);
-    v = u + s.guidance[t] * (v - u);
-#endif
-    long long i = (((long long)slot * s.frames + t) * 4 + c) * s.pixels + place;
-#if REUSED
-    v += (s.guidance[t] - 1.0f) * get(s.kept + i);
-#endif
-    float x = s.x[i];
-    return s.c_skip * x + s.c_out * v;
-}
-
-__device__ __forceinline__ float step_to(const State& s, float denoised, long long i) {
+__device__ __forceinline__ float step_to(float denoised, float x, float previous, const Scales& by) {
     float target = denoised;
 #if SECOND_ORDER
-    target += s.extrapolation * (target - s.previous[i]);
+    target += by.extrapolation * (target - previous);
 #endif
-    return target + s.ratio * (s.x[i] - target);
+    return target + by.ratio * (x - target);
 }
 
-// What a slot gives to its neighbours.
-__device__ __forceinline__ float given(const State& s, int slot, int t, int c, int place) {
-    float denoised = estimate(s, slot, t, c, place);
-#if FUSE_SAMPLES
-    return step_to(s, denoised, (((long long)slot * s.frames + t) * 4 + c) * s.pixels + place);
-#else
-    return denoised;
-#endif
-}
-
-extern "C" __global__ void __launch_bounds__(128) blend(
-    const float* __restrict__ x,            // [slots, T, 4, P]
-    const element* __restrict__ v,          // [G, HALVES * B, T, 4, P]
-    const float* __restrict__ guidance,     // [T]
-    const int* __restrict__ slot_of,        // [V], -1 - k for the k-th tile that is not denoised
-    const float* __restrict__ still,        // [V, 4, P] what such a tile shows in every frame, scaled
-    const float* __restrict__ rest,         // [V - slots, T, 4, P] unit noise of such tiles, read with FUSE_SAMPLES
-    const float* __restrict__ own,          // [slots, P] share of the pixel itself
-    const int* __restrict__ taps,           // [ranks, slots, P] tile * P + upper left tap, -1 for none
-    const float4* __restrict__ shares,      // [ranks, slots, P] of the four taps
-    const float* __restrict__ previous,     // [slots, T, 4, P], read with SECOND_ORDER
-    float* __restrict__ x_next,             // [slots, T, 4, P]
-    float* __restrict__ fused_out,          // [slots, T, 4, P], written with SECOND_ORDER
-    element* difference,                    // [slots, T, 4, P], read with REUSED, written with KEPT
-    element* __restrict__ sample,           // [G', NEXT_HALVES * B', T, channels, P]
-    int slots, int frames, int size, int batch, int next_batch, int ranks, int channels, int chunk,
-    float c_skip, float c_out, float ratio, float c_in, float extrapolation, float level) {
-    int pixels = size * size, p = blockIdx.x * blockDim.x + threadIdx.x, slot = blockIdx.y;
+extern "C" __global__ void __launch_bounds__(THREADS, 12) give(
+    const float* __restrict__ x,         // [slots, T, 4, P]
+    const element* __restrict__ v,       // [G, HALVES * B, T, 4, P], unconditional half first
+    const float* __restrict__ guidance,  // [T]
+    const int* __restrict__ places,      // [V] tile of each place
+    const float* __restrict__ still,     // [V, 4, P] what a tile that is not denoised shows in every frame, scaled
+    const float* __restrict__ rest,      // [V - slots, T, 4, P] unit noise of such tiles, read with FUSE_SAMPLES
+    const float* __restrict__ previous,  // [slots, T, 4, P], read with SECOND_ORDER
+    float* __restrict__ fused_out,       // [slots, T, 4, P], written with SECOND_ORDER and FUSE_SAMPLES
+    element* difference,                 // [slots, T, 4, P], read with REUSED, written with KEPT
+    float4* __restrict__ given,          // [T, V, P] by place
+    const Sizes n, const Scales by) {
+    int pixels = n.size * n.size, p = blockIdx.x * THREADS + threadIdx.x, place = blockIdx.y, t = blockIdx.z;
     if (p >= pixels) return;
-    State s = {x, v, guidance, previous, difference, frames, pixels, batch, c_skip, c_out, ratio, extrapolation};
-    long long entry = (long long)slot * pixels + p, stride = (long long)slots * pixels;
-    float mine = own[entry];
-    int first = blockIdx.z * chunk, last = min(first + chunk, frames), noisy = channels - 8;
-    for (int t = first; t < last; ++t) {
-        float denoised[4], total[4];
-        long long start = ((long long)slot * frames + t) * 4 * pixels + p;
+    float gift[4];
+    if (place < n.slots) {
+        long long start = ((long long)place * n.frames + t) * 4 * pixels + p;
+        float states[4], known[4], unknown[4], before[4];
+        const element* row = v + row_of(place, HALVES - 1, HALVES, t, n.batch, n.frames) * 4 * pixels + p;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) states[c] = read_once(x + start + c * pixels), known[c] = read_once(row + c * pixels);
+#if GUIDED
+        const element* other = v + row_of(place, 0, HALVES, t, n.batch, n.frames) * 4 * pixels + p;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) unknown[c] = read_once(other + c * pixels);
+#elif REUSED
+#pragma unroll
+        for (int c = 0; c < 4; ++c) unknown[c] = read_once(difference + start + c * pixels);
+#endif
+#if GUIDED || REUSED
+        float scale = guidance[t];
+#endif
+#if FUSE_SAMPLES && SECOND_ORDER
+#pragma unroll
+        for (int c = 0; c < 4; ++c) before[c] = read_once(previous + start + c * pixels);
+#endif
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-            denoised[c] = estimate(s, slot, t, c, p);
-#if FUSE_SAMPLES
-            total[c] = mine * step_to(s, denoised[c], start + c * (long long)pixels);
-#else
-            total[c] = mine * denoised[c];
+            float predicted = known[c];
+#if GUIDED
+            float apart = predicted - unknown[c];
+            predicted = unknown[c] + scale * apart;
+#elif REUSED
+            predicted += (scale - 1.0f) * unknown[c];
 #endif
-        }
-        for (int r = 0; r < ranks; ++r) {
-            int tap = taps[r * stride + entry];
-            if (tap < 0) break;
-            float4 share = shares[r * stride + entry];
-            int tile = tap / pixels, at = tap - tile * pixels, other = slot_of[tile];
-#pragma unroll
-            for (int c = 0; c < 4; ++c) {
-                if (other < 0) {
-                    const float* row = still + ((long long)tile * 4 + c) * pixels + at;
-                    total[c] += share.x * row[0] + share.y * row[1] + share.z * row[size] + share.w * row[size + 1];
+            float denoised = by.c_skip * states[c] + by.c_out * predicted;
 #if FUSE_SAMPLES
-                    row = rest + (((long long)(-1 - other) * frames + t) * 4 + c) * pixels + at;
-                    total[c] += level * (share.x * row[0] + share.y * row[1] + share.z * row[size]
-                                         + share.w * row[size + 1]);
-#endif
-                } else {
-                    total[c] += share.x * given(s, other, t, c, at) + share.y * given(s, other, t, c, at + 1)
-                              + share.z * given(s, other, t, c, at + size) + share.w * given(s, other, t, c, at + size + 1);
-                }
-            }
-        }
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            long long i = start + c * (long long)pixels;
-#if FUSE_SAMPLES
-            float next = total[c], kept = denoised[c];
-#else
-            float next = step_to(s, total[c], i), kept = total[c];
-#endif
+            gift[c] = step_to(denoised, states[c], before[c], by);
 #if SECOND_ORDER
-            fused_out[i] = kept;
+            write_once(fused_out + start + c * pixels, denoised);
+#endif
+#else
+            gift[c] = denoised;
 #endif
 #if KEPT
-            put(difference + i, get(v + (row_of(slot, 1, HALVES, t, batch, frames) * 4 + c) * pixels + p)
-                                    - get(v + (row_of(slot, 0, HALVES, t, batch, frames) * 4 + c) * pixels + p));
+            write_once(difference + start + c * pixels, apart);
 #endif
-            x_next[i] = next;
+        }
+    } else {
+        const float* row = still + (long long)places[place] * 4 * pixels + p;
+        const float* noise = rest + ((long long)(place - n.slots) * n.frames + t) * 4 * pixels + p;
 #pragma unroll
-            for (int half = 0; half < NEXT_HALVES; ++half)
-                put(sample + (row_of(slot, half, NEXT_HALVES, t, next_batch, frames) * channels + noisy + c) * pixels + p, c_in * next);
+        for (int c = 0; c < 4; ++c) {
+            gift[c] = row[c * pixels];
+#if FUSE_SAMPLES
+            gift[c] += by.level * noise[c * pixels];
+#endif
+        }
+    }
+    given[((long long)t * n.places + place) * pixels + p] = make_float4(gift[0], gift[1], gift[2], gift[3]);
+}
+
+__device__ __forceinline__ void add(float* total, float share, const float4& four) {
+    total[0] += share * four.x, total[1] += share * four.y, total[2] += share * four.z, total[3] += share * four.w;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
+    const float* __restrict__ x,         // [slots, T, 4, P], read without FUSE_SAMPLES
+    const float* __restrict__ own,       // [slots, P] share of the pixel itself
+    const int* __restrict__ taps,        // [ranks, slots, P] place * P + upper left tap, -1 for none
+    const float4* __restrict__ shares,   // [ranks, slots, P] of the four taps
+    const float* __restrict__ previous,  // [slots, T, 4, P], read with SECOND_ORDER
+    const float4* __restrict__ given,    // [T, V, P]
+    float* __restrict__ x_next,          // [slots, T, 4, P]
+    float* __restrict__ fused_out,       // [slots, T, 4, P], written with SECOND_ORDER and without FUSE_SAMPLES
+    element* __restrict__ sample,        // [G', NEXT_HALVES * B', T, channels, P]
+    const Sizes n, const Scales by) {
+    int pixels = n.size * n.size, p = blockIdx.x * THREADS + threadIdx.x, slot = blockIdx.y;
+    if (p >= pixels) return;
+    int first = ((n.frames - 1) / FRAMES_EACH - blockIdx.z) * FRAMES_EACH;
+    long long entry = (long long)slot * pixels + p, frame = (long long)n.places * pixels;
+    const float4* frames[FRAMES_EACH];
+    float total[FRAMES_EACH][4] = {};
+#pragma unroll
+    for (int f = 0; f < FRAMES_EACH; ++f) {
+        frames[f] = given + min(first + f, n.frames - 1) * frame;
+        add(total[f], own[entry], frames[f][entry]);
+    }
+    for (int r = 0; r < n.ranks; ++r, entry += (long long)n.slots * pixels) {
+        int at = taps[entry];
+        if (at < 0) break;
+        float4 share = shares[entry];
+#pragma unroll
+        for (int f = 0; f < FRAMES_EACH; ++f) {
+            const float4* from = frames[f] + at;
+            const float4 four[4] = {from[0], from[1], from[n.size], from[n.size + 1]};
+            add(total[f], share.x, four[0]), add(total[f], share.y, four[1]);
+            add(total[f], share.z, four[2]), add(total[f], share.w, four[3]);
+        }
+    }
+#pragma unroll
+    for (int f = 0; f < FRAMES_EACH; ++f) {
+        int t = first + f;
+        if (t >= n.frames) break;
+        long long start = ((long long)slot * n.frames + t) * 4 * pixels + p;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            float next = total[f][c];
+#if !FUSE_SAMPLES
+#if SECOND_ORDER
+            write_once(fused_out + start + c * pixels, next);
+            next = step_to(next, read_once(x + start + c * pixels), read_once(previous + start + c * pixels), by);
+#else
+            next = step_to(next, read_once(x + start + c * pixels), 0.0f, by);
+#endif
+#endif
+            write_once(x_next + start + c * pixels, next);
+#pragma unroll
+            for (int half = 0; half < NEXT_HALVES; ++half) {
+                long long row = row_of(slot, half, NEXT_HALVES, t, n.next_batch, n.frames);
+                write_once(sample + (row * n.channels + n.channels - 8 + c) * pixels + p, by.c_in * next);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-"""Hold the state of the denoised tiles on a GPU, and take all of them from step to step in one pass (`blend.cu`)."""
+"""Hold the state of the denoised tiles on a GPU, and take all of them from step to step (`blend.cu`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
 from pano4d.runtime.tiles import Layout
 
-THREADS = 128
+THREADS, FRAMES_EACH = 128, 2
+SIZES = np.dtype([(name, np.int32) for name in ("slots", "places", "frames", "size", "batch", "next_batch", "ranks",
+                                           "channels")])
+SCALES = np.dtype([(name, np.float32) for name in ("c_skip", "c_out", "ratio", "c_in", "extrapolation", "level")])
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class StateShape:
             "x": (state, "float32"), "x_next": (state, "float32"), "fused": (kept, "float32"),
             "previous": (kept, "float32"), "v": ((self.groups, rows, self.frames, 4, pixels), self.element),
             "sample": ((self.groups, *sample), self.element), "unguided_sample": (unguided, self.element),
-            "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "slot_of": ((self.tiles,), "int32"),
+            "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "places": ((self.tiles,), "int32"),
+            "given": ((self.frames, self.tiles, pixels, 4), "float32"),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
             "difference": (state if self.reuse else (1, 1, 1, 1), self.element), "guidance": ((self.frames,), "float32"),
             "masks": ((self.slots, self.frames, pixels), "float32"), "latents": ((self.slots, 4, pixels), "float32"),
@@ -103,7 +107,8 @@ def blend_tables(plan: BlendPlan, moving: np.ndarray, size: int) -> tuple[np.nda
         size: Side of a latent tile.
 
     Returns:
-        own float32 [slots, P]; taps int32 [ranks, slots, P]; shares float32 [ranks, slots, P, 4].
+        own float32 [slots, P]; taps int32 [ranks, slots, P], in which denoised tiles come first and the others follow;
+        shares float32 [ranks, slots, P, 4].
     """
     total, ranks = len(moving) * size * size, plan.ranks
     own, taps = np.ones(total, np.float32), np.full((ranks, total), -1, np.int32)
@@ -115,8 +120,15 @@ def blend_tables(plan: BlendPlan, moving: np.ndarray, size: int) -> tuple[np.nda
         taps[rank, plan.pixels[used]] = plan.indices[used, 1 + 4 * rank]
         shares[rank, plan.pixels[used]] = plan.weights[used, four]
     moving = np.asarray(moving, bool)
+    place = np.argsort(places_of(moving))
+    taps = np.where(taps < 0, -1, place[taps // size**2] * size**2 + taps % size**2).astype(np.int32)
     return (own.reshape(len(moving), -1)[moving], taps.reshape(ranks, len(moving), -1)[:, moving],
             shares.reshape(ranks, len(moving), -1, 4)[:, moving])
+
+
+def places_of(moving: np.ndarray) -> np.ndarray:
+    """List the tiles in the order in which kernels hold them: the denoised ones, then the others. int64 [V]."""
+    return np.argsort(~np.asarray(moving, bool), kind="stable")
 
 
 class TileState:
@@ -140,22 +152,22 @@ class TileState:
     def __init__(self, device: Device, layout: Layout, moving: np.ndarray, shape: StateShape, plan: BlendPlan) -> None:
         self.device, self.shape = device, shape
         element = np.dtype(shape.element)
-        self._prepare, self._blend = {}, {}
+        self._prepare, self._give, self._blend = {}, {}, {}
         for guided in (True, False) if shape.unguided_steps else (shape.guided,):
             defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
                                            fuse_samples=shape.fuse_samples)
             (self._prepare[guided],) = compiler.load_kernels(device, "prepare.cu", ("prepare",), defined)
-        for guided, following, reused in _kinds_of_steps(shape):
+        for kind in _kinds_of_steps(shape):
+            guided, following, reused = kind
             defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
                                            fuse_samples=shape.fuse_samples, next_guided=following, reused=reused,
                                            kept=guided and shape.reuse)
-            (self._blend[guided, following, reused],) = compiler.load_kernels(device, "blend.cu", ("blend",), defined)
-        slots = np.where(moving, np.cumsum(moving) - 1, -np.cumsum(~moving)).astype(np.int32)
+            self._give[kind], self._blend[kind] = compiler.load_kernels(device, "blend.cu", ("give", "blend"), defined)
         with Scope(device) as scope:
             self._arrays = {name: scope.zeros(*spec) for name, spec in shape.arrays().items()}
             for name, values in zip(("own", "taps", "shares"), blend_tables(plan, moving, shape.size)):
                 device.upload(values, self._arrays[name])
-            device.upload(slots, self._arrays["slot_of"])
+            device.upload(places_of(moving).astype(np.int32), self._arrays["places"])
             device.synchronize()
             scope.keep()
 
@@ -221,15 +233,16 @@ class TileState:
         shape = self.shape
         guided = shape.guided if guided is None else guided
         following = shape.guided if next_guided is None else next_guided
-        pixels, chunk = shape.size**2, -(-shape.frames // 2)
-        grid = (-(-pixels // THREADS), shape.slots, -(-shape.frames // chunk))
-        sizes = (shape.slots, shape.frames, shape.size, shape.tiles_per_call(guided), shape.tiles_per_call(following),
-                 shape.ranks, shape.channels, chunk)
-        scales = (c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next)
+        across, groups = -(-shape.size**2 // THREADS), -(-shape.frames // FRAMES_EACH)
+        sizes = np.array((shape.slots, shape.tiles, shape.frames, shape.size, shape.tiles_per_call(guided),
+                          shape.tiles_per_call(following), shape.ranks, shape.channels), SIZES)[()]
+        scales = np.array((c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next), SCALES)[()]
+        self._give[guided, following, reused](
+            (across, shape.tiles, shape.frames), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,
+            self.previous, self.fused, self.difference, self.given, sizes, scales)
         self._blend[guided, following, reused](
-            grid, THREADS, self.x, self.v, self.guidance, self.slot_of, self.still, self.rest, self.own, self.taps,
-            self.shares, self.previous, self.x_next, self.fused, self.difference, self.sample_of(following),
-            *map(np.int32, sizes), *map(np.float32, scales))
+            (across, shape.slots, groups), THREADS, self.x, self.own, self.taps, self.shares, self.previous, self.given,
+            self.x_next, self.fused, self.sample_of(following), sizes, scales)
         arrays = self._arrays
         arrays["x"], arrays["x_next"] = arrays["x_next"], arrays["x"]
         arrays["previous"], arrays["fused"] = arrays["fused"], arrays["previous"]

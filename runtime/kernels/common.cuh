@@ -30,6 +30,14 @@ __device__ __forceinline__ void put(element* __restrict__ to, float value) { *to
 
 typedef unsigned char uint8;
 
+// Values that are read or written once need not stay in the cache.
+__device__ __forceinline__ float read_once(const float* __restrict__ from) { return __ldcs(from); }
+__device__ __forceinline__ void write_once(float* __restrict__ to, float value) { __stcs(to, value); }
+#if ELEMENT_BYTES == 2
+__device__ __forceinline__ float read_once(const element* __restrict__ from) { return half_to_float(__ldcs(from)); }
+__device__ __forceinline__ void write_once(element* __restrict__ to, float value) { __stcs(to, float_to_half(value)); }
+#endif
+
 // Smooth fall towards a tile's border, as tiles.feather_at: never 0, so that no tile is lost.
 __device__ __forceinline__ float feather_ramp(float at, float size) {
     float edge = fminf(at + 0.5f, size - 0.5f - at) / (size * FEATHER_SHARE);

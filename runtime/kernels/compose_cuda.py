@@ -14,7 +14,9 @@ from pano4d.runtime.kernels.detail import LEVELS, radii
 from pano4d.runtime.sphere import lonlat_to_directions, pixel_lonlat
 from pano4d.runtime.tiles import Layout
 
-THREADS, BLOCK = 128, 16
+THREADS = 128
+PATCH_ROWS, PATCH_COLUMNS = 8, 32
+FRAMES_EACH = 7  # at most, of a thread
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ class ComposeShape:
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """List shape and element type of every array, by name; what is planned is what is taken."""
-        whole, blocks = (self.height, self.width), -(-self.height // BLOCK) * -(-self.width // BLOCK)
+        whole = (self.height, self.width)
+        patches = -(-self.height // PATCH_ROWS) * -(-self.width // PATCH_COLUMNS)
         return {
             "rotations": ((self.tiles, 3, 3), "float32"), "slot_of": ((self.tiles,), "int32"),
-            "block_start": ((blocks + 1,), "int32"), "block_tiles": ((self.listed,), "int32"),
+            "patch_start": ((patches + 1,), "int32"), "patch_tiles": ((self.listed,), "int32"),
             "columns": ((self.width, 2), "float32"), "rows": ((self.height, 2), "float32"),
-            "composed": ((self.chunk, self.count, 3), "float32"), "first": ((self.count, 3), "float32"),
+            "composed": ((self.chunk, 3, self.count), "float32"), "first": ((3, self.count), "float32"),
             "alpha": ((self.count,), "float32"), "selected": ((self.count,), "int32"),
+            "place_of": (whole, "int32"),
             "cast": ((*whole, 4), "float32"), "change": ((*whole, 2), "float32"), "scratch": ((*whole, 4), "float32"),
             "frames": ((self.chunk, *whole, 3), "uint8"),
         }
@@ -59,8 +63,8 @@ class ComposeShape:
         return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays().values())
 
 
-def tiles_of_blocks(layout: Layout, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """List the tiles that may see each block of ``BLOCK`` x ``BLOCK`` panorama pixels.
+def tiles_of_patches(layout: Layout, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """List the tiles that may see each patch of ``PATCH_ROWS`` x ``PATCH_COLUMNS`` panorama pixels.
 
     Args:
         layout: Tile layout.
@@ -68,11 +72,11 @@ def tiles_of_blocks(layout: Layout, height: int, width: int) -> tuple[np.ndarray
         width: Columns of the panorama.
 
     Returns:
-        Start of each block's tiles, int32 [blocks + 1], row by row of blocks, and the tiles, int32.
+        Start of each patch's tiles, int32 [patches + 1], row by row of patches, and the tiles, int32.
     """
     lon, lat = pixel_lonlat(height, width)
-    top, left = np.arange(0, height, BLOCK), np.arange(0, width, BLOCK)
-    bottom, right = np.minimum(top + BLOCK, height) - 1, np.minimum(left + BLOCK, width) - 1
+    top, left = np.arange(0, height, PATCH_ROWS), np.arange(0, width, PATCH_COLUMNS)
+    bottom, right = np.minimum(top + PATCH_ROWS, height) - 1, np.minimum(left + PATCH_COLUMNS, width) - 1
     middle = _grid((lon[left] + lon[right]) / 2, (lat[top] + lat[bottom]) / 2)
     corners = [_grid(lon[x], lat[y]) for x in (left, right) for y in (top, bottom)]
     reach = np.max([_angle((middle * corner).sum(axis=-1)) for corner in corners], axis=0)
@@ -111,16 +115,21 @@ class Composer:
                  chunk: int | None = None, element: str = "float16") -> None:
         (height, width), count = select.shape, int(select.sum())
         self.device, self.focal = device, np.float32(layout.focal(size))
-        self.size, (start, listed) = size, tiles_of_blocks(layout, height, width)
+        start, listed = tiles_of_patches(layout, height, width)
         self.shape = ComposeShape(layout.count, len(listed), frames, height, width, count, chunk or frames)
         defined = compiler.definitions(np.dtype(element).itemsize)
-        (self._compose,) = compiler.load_kernels(device, "compose.cu", ("compose",), defined)
+        self._frames_each = -(-self.shape.chunk // -(-self.shape.chunk // FRAMES_EACH))
+        mapped = {"size": size, "frames_each": self._frames_each, "patch_rows": PATCH_ROWS}
+        self._compose, self._lay = (
+            compiler.load_kernels(device, "compose.cu", ("compose",), compiler.definitions(
+                np.dtype(element).itemsize, lay=lay, **mapped))[0] for lay in (False, True))
         self._residual, self._change, self._box_sum, self._finish = compiler.load_kernels(
             device, "detail.cu", ("residual", "change", "box_sum", "finish"), defined)
         columns, rows = (np.stack([np.sin(a), np.cos(a)], axis=-1) for a in pixel_lonlat(height, width))
         values = {"rotations": layout.rotations, "slot_of": np.where(moving, np.cumsum(moving) - 1, -1),
-                  "block_start": start, "block_tiles": listed, "columns": columns, "rows": rows,
-                  "selected": np.flatnonzero(select)}
+                  "patch_start": start, "patch_tiles": listed, "columns": columns, "rows": rows,
+                  "selected": np.flatnonzero(select),
+                  "place_of": np.where(select, np.cumsum(select).reshape(select.shape) - 1, -1)}
         with Scope(device) as scope:
             self._arrays = {name: scope.zeros(*spec) for name, spec in self.shape.arrays().items()}
             for name, value in values.items():
@@ -147,15 +156,25 @@ class Composer:
         arrays, shape, frames = self._arrays, self.shape, self._arrays["frames"]
         for begin in range(0, shape.frames, shape.chunk):
             count = min(shape.chunk, shape.frames - begin)
+            for t in range(count):
+                self.device.copy(panorama, frames[t])
+            if cell_px is None:
+                weighted = np.int32(alpha is not None)
+                self._launch(self._lay, pixels, (panorama, alpha or arrays["alpha"], frames, weighted), begin, count)
+                yield self._part(count)
+                continue
             self.compose_frames(pixels, begin, count)
             if begin == 0:
                 self.device.copy(arrays["composed"][0], arrays["first"])
-                if cell_px is not None:
-                    self._find_cast(panorama, cell_px)
+                self._find_cast(panorama, cell_px)
             for t in range(count):
-                self.device.copy(panorama, frames[t])
                 self._finish_frame(t, panorama, alpha or arrays["alpha"], cell_px)
-            yield DeviceArray(frames.pointer, (count, *frames.shape[1:]), frames.dtype, frames.owner)
+            yield self._part(count)
+
+    def _part(self, count: int) -> DeviceArray:
+        """View the frames of a chunk."""
+        frames = self._arrays["frames"]
+        return DeviceArray(frames.pointer, (count, *frames.shape[1:]), frames.dtype, frames.owner)
 
     def bytes_composed(self, frames: int) -> int:
         """Count the bytes that `compose_frames` writes."""
@@ -172,11 +191,15 @@ class Composer:
         Raises:
             BackendError: The driver refuses.
         """
+        self._launch(self._compose, pixels, (self._arrays["composed"],), begin, frames)
+
+    def _launch(self, kernel: compiler.Kernel, pixels: DeviceArray, outputs: tuple, begin: int, frames: int) -> None:
         shape = self.shape
-        sizes = (shape.count, shape.width, BLOCK, frames, begin, shape.frames, self.size, frames)
-        names = ("rotations", "slot_of", "block_start", "block_tiles", "columns", "rows", "selected", "composed", "alpha")
-        self._compose((self._blocks(shape.count),), THREADS, pixels, *(self._arrays[name] for name in names),
-                      *map(np.int32, sizes), self.focal)
+        sides = ((shape.width, PATCH_COLUMNS), (shape.height, PATCH_ROWS), (frames, self._frames_each))
+        sizes = (shape.count, shape.height, shape.width, frames, begin, shape.frames)
+        names = ("rotations", "slot_of", "patch_start", "patch_tiles", "columns", "rows", "place_of")
+        kernel(tuple(-(-length // step) for length, step in sides), PATCH_ROWS * PATCH_COLUMNS, pixels,
+               *(self._arrays[name] for name in names), *outputs, self._arrays["alpha"], *map(np.int32, sizes), self.focal)
 
     def _find_cast(self, panorama: DeviceArray, cell_px: float) -> None:
         arrays, count = self._arrays, np.int32(self.shape.count)
@@ -185,19 +208,17 @@ class Composer:
                        arrays["cast"], count)
         self._box_sums(arrays["cast"], 4, radii(cell_px)[1])
 
-    def _finish_frame(self, t: int, panorama: DeviceArray, alpha: DeviceArray, cell_px: float | None) -> None:
+    def _finish_frame(self, t: int, panorama: DeviceArray, alpha: DeviceArray, cell_px: float) -> None:
         """Finish frame ``t`` of the chunk."""
         arrays, count = self._arrays, np.int32(self.shape.count)
         composed = arrays["composed"][t]
         grid = (self._blocks(self.shape.count),)
-        if cell_px is not None:
-            # The sums of the frame before lie outside the selection too.
-            self.device.clear(arrays["change"])
-            self._change(grid, THREADS, arrays["first"], composed, arrays["selected"], arrays["change"], count)
-            self._box_sums(arrays["change"], 2, radii(cell_px)[0])
+        # The sums of the frame before lie outside the selection too.
+        self.device.clear(arrays["change"])
+        self._change(grid, THREADS, arrays["first"], composed, arrays["selected"], arrays["change"], count)
+        self._box_sums(arrays["change"], 2, radii(cell_px)[0])
         self._finish(grid, THREADS, composed, arrays["first"], arrays["cast"], arrays["change"], panorama,
-                     arrays["selected"], alpha, arrays["frames"][t], count, np.int32(cell_px is not None),
-                     np.float32(LEVELS))
+                     arrays["selected"], alpha, arrays["frames"][t], count, np.float32(LEVELS))
 
     def _box_sums(self, values: DeviceArray, channels: int, radius: int) -> None:
         """Replace values by their sums over squares: along rows into the scratch, along columns back."""

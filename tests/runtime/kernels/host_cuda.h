@@ -1,4 +1,5 @@
-// Run a CUDA kernel without barriers as loops of C++: what the kernels use of the language, and nothing more.
+// Run a CUDA kernel as loops of C++, one thread after another: what the kernels use of the language, and nothing more.
+// Kernels may have barriers where no thread needs what a later one of its block does.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -13,7 +14,20 @@
 using std::max;
 using std::min;
 
+#define __shared__ static thread_local
+struct float2 { float x, y; };
 struct float4 { float x, y, z, w; };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline float __saturatef(float value) { return std::fmin(std::fmax(value, 0.0f), 1.0f); }
+template <class T> T __ldcs(const T* from) { return *from; }
+template <class T> void __stcs(T* to, T value) { *to = value; }
+
+// Threads and blocks run one after another, so what one waits for has been done, and no two touch a count at once.
+static inline int atomicAdd(int* to, int value) { return std::exchange(*to, *to + value); }
+static inline void __syncthreads() {}
+static inline void __threadfence() {}
+
 struct Index { int x, y, z; };
 static thread_local Index blockIdx, threadIdx, blockDim;
 

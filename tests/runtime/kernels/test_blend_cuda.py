@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pano4d.runtime import schedule, tiles
+from pano4d.runtime.kernels import blend_cuda
 from pano4d.runtime.kernels.blend import BlendPlan, blend
 from pano4d.runtime.kernels.blend_cuda import StateShape, TileState, blend_tables
 from pano4d.runtime.kernels.blend_ref import blend_ref

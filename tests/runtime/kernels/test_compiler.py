@@ -8,6 +8,7 @@ from pano4d.runtime.kernels import compiler
 pytest.importorskip("cuda.bindings")
 
 SOURCES = sorted(path.name for path in compiler.FOLDER.glob("*.cu"))
+SIZES = {"size": 512, "frames_each": 7, "patch_rows": 8}
 ARCHS = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 
 
@@ -21,11 +22,11 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", SOURCES)
 def test_compiles(source, arch):
     for element, both in ((2, True), (4, False)):
-        defined = compiler.definitions(element, guided=both, second_order=both, fuse_samples=both)
+        defined = compiler.definitions(element, guided=both, second_order=both, fuse_samples=both, lay=both, **SIZES)
         assert compiler.compile_cubin(source, arch, defined)[:4] == b"\x7fELF"
     for guided in (True, False):
         mixed = compiler.definitions(guided=guided, next_guided=not guided, kept=guided, reused=not guided,
-                                     second_order=True, fuse_samples=True)
+                                     second_order=True, fuse_samples=True, lay=guided, **SIZES)
         assert compiler.compile_cubin(source, arch, mixed)[:4] == b"\x7fELF"
 
 

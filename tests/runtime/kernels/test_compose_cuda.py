@@ -5,7 +5,8 @@ import pytest
 
 from pano4d.runtime import tiles
 from pano4d.runtime.kernels import compose as cpu
-from pano4d.runtime.kernels.compose_cuda import BLOCK, Composer, tiles_of_blocks
+from pano4d.runtime.kernels import compose_cuda
+from pano4d.runtime.kernels.compose_cuda import PATCH_COLUMNS, PATCH_ROWS, Composer, tiles_of_patches
 from pano4d.runtime.kernels.compose_ref import compose_ref
 from pano4d.runtime.kernels.detail import keep_detail
 from pano4d.runtime.sphere import pixel_directions
@@ -41,8 +42,10 @@ def on_cpu(layout, values, select, moving):
 
 
 @pytest.mark.parametrize("layout", [tiles.icosahedron_vertices(), tiles.rings(62)], ids=lambda one: one.name)
-@pytest.mark.parametrize("height, size, element, chunk", [(17, 7, "float32", None), (24, 9, "float16", 2)])
-def test_composition_equals_the_reference(device, layout, height, size, element, chunk):
+@pytest.mark.parametrize("height, size, element, each, chunk", [(17, 7, "float32", 7, None), (24, 9, "float16", 2, 2),
+                                                                (9, 6, "float16", 1, None)])
+def test_composition_equals_the_reference(device, monkeypatch, layout, height, size, element, each, chunk):
+    monkeypatch.setattr(compose_cuda, "FRAMES_EACH", each)
     values, everywhere = decoded(layout, size, element), np.ones((height, 2 * height), bool)
     moving = np.ones(layout.count, bool)
     exact = compose_ref(layout, levels(values).reshape(layout.count, -1, size, size), height, 2 * height)
@@ -50,7 +53,7 @@ def test_composition_equals_the_reference(device, layout, height, size, element,
     plain, _, _ = on_cpu(layout, values, everywhere, moving)
     composer = Composer(device, layout, moving, everywhere, FRAMES, size, FRAMES, element)
     composer.compose_frames(device.upload(values), 0, FRAMES)
-    ours = device.download(composer._arrays["composed"])
+    ours = np.moveaxis(device.download(composer._arrays["composed"]), 1, -1)
     # The CPU path places pixels in float64, so a float32 projection is allowed for: 1e-6 of a tile, a step a pixel.
     assert np.abs(ours - exact).max() <= 2 * np.abs(plain - exact).max() + 1e-6 * size * 255
     assert (device.download(composer._arrays["alpha"]) == 1).all()
@@ -58,6 +61,23 @@ def test_composition_equals_the_reference(device, layout, height, size, element,
     composer = Composer(device, layout, moving, everywhere, FRAMES, size, chunk, element)
     frames = composed(device, composer, values, panorama)
     assert np.abs(frames.reshape(FRAMES, -1, 3) - exact).max() <= 0.51
+
+
+def test_frames_laid_over_the_input_at_once_equal_those_of_the_cpu_path(device):
+    layout, (height, width), size = tiles.rings(62), (17, 38), 7  # no pixel lies on the very border of a tile
+    rng = np.random.default_rng(1)
+    select, moving = rng.random((height, width)) < 0.6, np.arange(layout.count) % 3 > 0
+    panorama, values = rng.integers(0, 256, (height, width, 3), np.uint8), decoded(layout, size)
+    acc, share, plan = on_cpu(layout, values, select, moving)
+    composer = Composer(device, layout, moving, select, FRAMES, size, None, "float32")
+    for alpha in (None, rng.uniform(0, 1, (height, width)).astype(np.float32)):
+        weights = np.zeros((height, width), np.float32)
+        weights[select] = share if alpha is None else alpha[select]
+        wanted = cpu.compose_frames(acc, plan, panorama, weights)
+        ours = composed(device, composer, values[moving], panorama, None if alpha is None else device.upload(alpha[select]))
+        difference = np.abs(ours.astype(int) - wanted.astype(int))
+        assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+        assert (ours[:, ~select] == panorama[~select]).all()
 
 
 @pytest.mark.parametrize("chunk", [None, 2])
@@ -94,11 +114,11 @@ def test_alpha_is_the_share_of_the_decoded_tiles(device):
 
 
 @pytest.mark.parametrize("layout", [tiles.icosahedron_faces(), tiles.rings(30)], ids=lambda one: one.name)
-def test_blocks_list_every_tile_that_sees_them(layout):
+def test_patches_list_every_tile_that_sees_them(layout):
     height, width = 50, 100
-    start, listed = tiles_of_blocks(layout, height, width)
-    directions, across = pixel_directions(height, width), -(-width // BLOCK)
-    row, column = np.indices((height, width)) // BLOCK
+    start, listed = tiles_of_patches(layout, height, width)
+    directions, across = pixel_directions(height, width), -(-width // PATCH_COLUMNS)
+    row, column = np.arange(height)[:, None] // PATCH_ROWS, np.arange(width) // PATCH_COLUMNS
     for v in range(layout.count):
         has = np.array([v in listed[start[b]:start[b + 1]] for b in range(len(start) - 1)])
         inside = tiles.project(layout, v, directions, 64)[2]
