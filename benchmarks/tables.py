@@ -37,9 +37,31 @@ def fusion_table() -> str:
         f"{mean['tile_border_ratio']:.2f}") for row in rows for mean in [row["mean"]]])
 
 
+def steps_table() -> str:
+    """Make the table of fewer steps from ``results/steps.json``."""
+    rows = json.loads((RESULTS / "steps.json").read_text())["rows"]
+    references = [row["name"] for row in rows if "spread" in row]
+    head = ("solver, steps", "first frame, dB", "temporal power, 1st to 4th frequency", "motion", "correlation", "drift",
+            *(f"PSNR to {name}, dB" for name in references), *(f"within the spread of {name}" for name in references))
+
+    def told(row: dict, name: str) -> tuple[str, str]:
+        if name not in row["against"]:
+            return "", ""
+        against = row["against"][name]
+        alike = "" if against["psnr_db"] is None else f"{against['psnr_db']:.1f}"
+        return alike, "yes" if against["within_spread"] else "no: " + ", ".join(against["outside"]).replace("_", " ")
+
+    return _table(head, [(
+        row["name"], f"{mean['first_frame_psnr_db']:.2f}", " ".join(f"{p:.2f}" for p in mean["spectrum_ratio_1_to_4"]),
+        f"{mean['motion_levels_generated'] / mean['motion_levels_true']:.2f}", f"{mean['motion_correlation']:.3f}",
+        f"{mean['static_drift_levels']:.2f}", *(told(row, name)[0] for name in references),
+        *(told(row, name)[1] for name in references)) for row in rows for mean in [row["mean"]]])
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (RESULTS / "demo.json", demo_table),
     "fusion": (RESULTS / "fusion.json", fusion_table),
+    "steps": (RESULTS / "steps.json", steps_table),
 }
 
 
