@@ -1,11 +1,11 @@
 """Prepare what the denoiser is told about each tile: its picture, its mask, its embedding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
-from pano4d.runtime import tiles
+from pano4d.runtime import image, tiles
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device import Device
@@ -96,18 +96,50 @@ def condition_tiles(bundle: Bundle, layout: tiles.Layout, panorama: np.ndarray, 
                       time_ids)
 
 
+def encode_video(bundle: Bundle, layout: tiles.Layout, moving: np.ndarray, frames: np.ndarray, settings: AnimateSettings,
+                 backend: str | None = None, report=None, device: Device | None = None) -> np.ndarray:
+    """Encode every frame of a coarse panoramic video as the moving tiles see it.
+
+    Args:
+        bundle: Engine bundle.
+        layout: Tile layout of V tiles.
+        moving: Tiles to encode. bool [V].
+        frames: Coarse video of any size. uint8 [T, H, W, 3].
+        settings: Give the size that the frames are brought to.
+        backend: Backend name; None for the bundle's own.
+        report: Called with (done, total) tiles' frames.
+        device: GPU that the engines run on; None for the CPU.
+
+    Returns:
+        Latents, unscaled. float32 [moving, T, 4, h, w].
+
+    Raises:
+        BackendError: The encoder does not load.
+    """
+    part = replace(layout, yaw_deg=layout.yaw_deg[moving], pitch_deg=layout.pitch_deg[moving])
+    report, latents = report or (lambda done, total: None), []
+    with load_for_host(bundle, "vae_encoder", backend, device) as engine:
+        for t, frame in enumerate(frames):
+            whole = image.resize_panorama(frame, settings.height, settings.width)
+            # One sample a pixel: an enlarged picture holds nothing that could alias.
+            latents.append(_encode(engine, _cut(whole, part, bundle.tile["px"], device, 1), lambda *_: None))
+            report((t + 1) * part.count, len(frames) * part.count)
+    return np.stack(latents, axis=1)
+
+
 def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut tile indices into groups of at most ``size``."""
     return [indices[start:start + size] for start in range(0, len(indices), size)]
 
 
-def _cut(panorama: np.ndarray, layout: tiles.Layout, size: int, device: Device | None) -> np.ndarray:
+def _cut(panorama: np.ndarray, layout: tiles.Layout, size: int, device: Device | None,
+         samples: int | None = None) -> np.ndarray:
     """Cut the tiles' pictures. float32 [V, 3, s, s] in -1..1."""
     if device is None:
-        pictures = tiles.extract_tiles(panorama, layout, size) / 127.5 - 1.0
+        pictures = tiles.extract_tiles(panorama, layout, size, samples) / 127.5 - 1.0
         return np.ascontiguousarray(np.moveaxis(pictures, -1, 1), np.float32)
     source = device.upload(panorama)
-    cut = encode_tiles(device, source, layout, size)
+    cut = encode_tiles(device, source, layout, size, samples)
     try:
         return device.download(cut)
     finally:
