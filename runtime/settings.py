@@ -50,7 +50,7 @@ class AnimateSettings:
     mask_policy: str = "freeze"
     layout: str = "auto"
     stages: str = "single"
-    fine_sigma: float = 4.0
+    fine_sigma: float = 8.0
     fuse: str = "sample"
     shared_noise: bool = True
     fps: int | None = None
