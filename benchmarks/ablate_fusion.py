@@ -28,15 +28,17 @@ FREQUENCIES, NOISE = 4, ("shared", "independent")
 HELD_OUT_SEED = 900_000
 MOTION_LEVELS, COARSE_HEIGHT = 8.0, 64
 LIMIT = 1.25
+REACH_DEG = 50.0
 
 
-def true_panorama(seed: int, settings: AnimateSettings, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def true_panorama(seed: int, settings: AnimateSettings, frames: int, reach_deg: float = REACH_DEG) -> tuple[np.ndarray, np.ndarray]:
     """Render a held-out scene on the whole sphere; a band of it moves.
 
     Args:
         seed: Decides the scene.
         settings: Give width and height.
         frames: Number of frames.
+        reach_deg: Latitude that the band reaches to, north and south.
 
     Returns:
         The true video, uint8 [T, H, W, 3], and where it moves, bool [H, W].
@@ -52,9 +54,9 @@ def true_panorama(seed: int, settings: AnimateSettings, frames: int) -> tuple[np
 
     for _ in range(3):  # towards the motion that the model knows best, as its training clips were set
         small = render(COARSE_HEIGHT)
-        levels = quality.motion(small, _band(COARSE_HEIGHT)).mean()
+        levels = quality.motion(small, _band(COARSE_HEIGHT, reach_deg)).mean()
         scene.scenes.speed = scene.scenes.speed * float(np.clip(MOTION_LEVELS / max(levels, 0.05), 0.3, 4))
-    moving, mask = render(settings.height), _band(settings.height)
+    moving, mask = render(settings.height), _band(settings.height, reach_deg)
     return np.where(mask[..., None], moving, moving[:1]), mask
 
 
@@ -62,11 +64,11 @@ def _bytes(video: np.ndarray) -> np.ndarray:
     return np.round(np.clip(video, 0, 1) * 255).astype(np.uint8)
 
 
-def _band(height: int) -> np.ndarray:
+def _band(height: int, reach_deg: float) -> np.ndarray:
     """Mask a band across the seam, several tiles wide. bool [H, 2H]."""
     lon = (np.arange(2 * height) + 0.5) / height * 180 - 180
     lat = 90 - (np.arange(height) + 0.5) / height * 180
-    return (np.abs(lat)[:, None] < 50) & (np.abs(lon)[None] > 60)
+    return (np.abs(lat)[:, None] < reach_deg) & (np.abs(lon)[None] > 60)
 
 
 def disagreement(animator: Animator, animation: Animation) -> float:

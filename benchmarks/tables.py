@@ -58,10 +58,27 @@ def steps_table() -> str:
         *(told(row, name)[1] for name in references)) for row in rows for mean in [row["mean"]]])
 
 
+def stages_table() -> str:
+    """Make the table of one stage and two from ``results/stages.json``."""
+    result = json.loads((RESULTS / "stages.json").read_text())
+    apart = " ".join(f"{low}-{high}°" for low, high in result["apart_deg"])
+    head = ("stages", "fine_sigma", "disagreement", "sharpness", "motion", f"agreement {apart} apart", "seam",
+            "tile borders", "tile steps")
+    rows = [(
+        row["stages"], "-" if row["fine_sigma"] is None else f"{row['fine_sigma']:g}", f"{mean['disagreement']:.2f}",
+        f"{mean['sharpness']:.2f}", f"{mean['motion']:.2f}", " ".join(f"{value:.2f}" for value in mean["agreement"]),
+        f"{mean['seam_ratio']:.2f}", f"{mean['tile_border_ratio']:.2f}", f"{mean['tile_steps']:.0f}")
+        for row in result["rows"] for mean in [row["mean"]]]
+    true = [sum(values) / len(values) for values in zip(*(scene["agreement"] for scene in result["truth"]))]
+    rows.append(("truth", "", "", "1", "1", " ".join(f"{value:.2f}" for value in true), "", "", ""))
+    return _table(head, rows)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (RESULTS / "demo.json", demo_table),
     "fusion": (RESULTS / "fusion.json", fusion_table),
     "steps": (RESULTS / "steps.json", steps_table),
+    "stages": (RESULTS / "stages.json", stages_table),
 }
 
 

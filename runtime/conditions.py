@@ -1,11 +1,11 @@
 """Prepare what the denoiser is told about each tile: its picture, its mask, its embedding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
-from pano4d.runtime import device_conditions, tiles
+from pano4d.runtime import device_conditions, image, tiles
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.device import Device, Scope
@@ -80,15 +80,15 @@ def condition_tiles(engines: Engines, layout: tiles.Layout, panorama: np.ndarray
     if device is not None:
         told = device_conditions.encode(device, engines, layout, panorama, mask, settings, report)
         return _told(tile["frames"], settings, *told)
-    pictures = _cut(panorama, layout, tile["px"], device)
+    pictures = _cut(panorama, layout, tile["px"], None)
     shares = tiles.tile_masks(mask, layout, tile["px"], tile["px"] // tile["latent_px"])
     moving = shares.reshape(layout.count, -1).any(axis=1)
-    with engine_for_host(engines, "image_encoder", device) as engine:
+    with engines.use("image_encoder") as engine:
         embeddings = _embed(engine, pictures, moving)
     augmented = pictures.copy()
     augmented[moving] += settings.noise_aug_strength * augmentation_stream(settings.seed).standard_normal(
         augmented[moving].shape, np.float32)
-    with engine_for_host(engines, "vae_encoder", device) as engine:
+    with engines.use("vae_encoder") as engine:
         latents = _encode(engine, augmented, report)
     return _told(tile["frames"], settings, shares, latents, embeddings)
 
@@ -100,18 +100,49 @@ def _told(frames: int, settings: AnimateSettings, shares: np.ndarray, latents: n
     return Conditions(shares.any(axis=(1, 2)), masks, latents, embeddings, time_ids)
 
 
+def encode_video(engines: Engines, layout: tiles.Layout, moving: np.ndarray, frames: np.ndarray,
+                 settings: AnimateSettings, report=None, device: Device | None = None) -> np.ndarray:
+    """Encode every frame of a coarse panoramic video as the moving tiles see it.
+
+    Args:
+        engines: Engines of the bundle.
+        layout: Tile layout of V tiles.
+        moving: Tiles to encode. bool [V].
+        frames: Coarse video of any size. uint8 [T, H, W, 3].
+        settings: Give the size that the frames are brought to.
+        report: Called with (done, total) tiles' frames.
+        device: GPU that the engines run on; None for the CPU.
+
+    Returns:
+        Latents, unscaled. float32 [moving, T, 4, h, w].
+
+    Raises:
+        BackendError: The encoder does not load.
+    """
+    part = replace(layout, yaw_deg=layout.yaw_deg[moving], pitch_deg=layout.pitch_deg[moving])
+    report, latents = report or (lambda done, total: None), []
+    with engine_for_host(engines, "vae_encoder", device) as engine:
+        for t, frame in enumerate(frames):
+            whole = image.resize_panorama(frame, settings.height, settings.width)
+            # One sample a pixel: an enlarged picture holds nothing that could alias.
+            latents.append(_encode(engine, _cut(whole, part, engines.bundle.tile["px"], device, 1), lambda *_: None))
+            report((t + 1) * part.count, len(frames) * part.count)
+    return np.stack(latents, axis=1)
+
+
 def batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut tile indices into groups of at most ``size``."""
     return [indices[start:start + size] for start in range(0, len(indices), size)]
 
 
-def _cut(panorama: np.ndarray, layout: tiles.Layout, size: int, device: Device | None) -> np.ndarray:
+def _cut(panorama: np.ndarray, layout: tiles.Layout, size: int, device: Device | None,
+         samples: int | None = None) -> np.ndarray:
     """Cut the tiles' pictures. float32 [V, 3, s, s] in -1..1."""
     if device is None:
-        pictures = tiles.extract_tiles(panorama, layout, size) / 127.5 - 1.0
+        pictures = tiles.extract_tiles(panorama, layout, size, samples) / 127.5 - 1.0
         return np.ascontiguousarray(np.moveaxis(pictures, -1, 1), np.float32)
     with Scope(device) as scope:
-        return device.download(scope.hold(encode_tiles(device, scope.upload(panorama), layout, size)))
+        return device.download(scope.hold(encode_tiles(device, scope.upload(panorama), layout, size, samples)))
 
 
 def _embed(engine: Engine, pictures: np.ndarray, moving: np.ndarray) -> np.ndarray:

@@ -62,6 +62,7 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
         added = extend(folder, animation, timer, progress) if extend else {}
         with timer("measure"):
             figures = measure(animation, picture)
+        inputs |= {"notes": inputs["notes"] + animator.notes}
         report = describe(opened, animation, inputs, figures, backend) | added
         report |= {"stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
         write_report(folder.path("report.json"), report)
@@ -128,8 +129,16 @@ def describe(bundle: Bundle, animation: Animation, inputs: dict, figures: dict, 
         "seed": animation.settings.seed, "settings": asdict(animation.settings),
         "tiles": {"layout": animation.layout.name, "total": animation.tiles_total,
                   "skipped": animation.tiles_skipped},
-        "quality": figures,
+        "sampling": sampling(animation), "quality": figures,
     }
+
+
+def sampling(animation: Animation) -> list[dict]:
+    """Describe each stage of the denoising, the coarse one first."""
+    parts = [("coarse", animation.coarse), ("fine", animation)] if animation.coarse else [("single", animation)]
+    return [{"stage": name, "size": f"{part.settings.width}x{part.settings.height}", "layout": part.layout.name,
+             "total": part.tiles_total, "skipped": part.tiles_skipped, "steps": len(part.sigmas) - 1,
+             "sigma": float(part.sigmas[0])} for name, part in parts]
 
 
 def _worst_ratio(ratios: np.ndarray) -> float:

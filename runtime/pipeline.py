@@ -8,16 +8,16 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pano4d.runtime import device_pipeline, noise, schedule, tiles
+from pano4d.runtime import device_pipeline, noise, schedule, stages, tiles
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.checkpointing import load_state, save_state
-from pano4d.runtime.conditions import Conditions, batches, condition_tiles
+from pano4d.runtime.conditions import Conditions, batches, condition_tiles, encode_video
 from pano4d.runtime.device import Device
 from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.kernels import blend as blending
@@ -44,6 +44,8 @@ class Animation:
         settings: Settings without a None.
         latents: Last state of each tile, scaled. float32 [V, T, 4, h, w].
         moving_tiles: The tiles that were denoised, in ascending order. int64 [V - tiles_skipped].
+        sigmas: Noise levels. float64 [steps + 1].
+        coarse: The coarse stage, at its own size; None for a single stage.
     """
 
     frames: np.ndarray
@@ -54,6 +56,8 @@ class Animation:
     settings: AnimateSettings
     latents: np.ndarray
     moving_tiles: np.ndarray
+    sigmas: np.ndarray
+    coarse: "Animation | None" = None
 
 
 class Animator:
@@ -61,6 +65,9 @@ class Animator:
 
     In a ``with`` block the engines and the GPU stay open from one panorama to the next; otherwise each stage loads what
     it needs and closes it again, which takes the least memory.
+
+    Two stages that were asked for become a single one where the tiles are as wide as coarse ones already; ``notes``
+    says so.
 
     Args:
         bundle: Engine bundle, opened and verified.
@@ -85,6 +92,18 @@ class Animator:
         self.guided = _check_guidance(bundle, self.settings)
         tile_px = bundle.tile["px"]
         self.layout = tiles.chosen(settings.layout, settings.width, tile_px)
+        self.coarse, self.notes = self._coarse_animator()
+        self.sigmas = stages.sigmas(self.settings, bundle.sampler, refines=self.coarse is not None)
+
+    def _coarse_animator(self) -> tuple["Animator | None", list[str]]:
+        """Make what runs the coarse stage, if there is one, and the notes for the report."""
+        coarse = stages.coarse_settings(self.settings, self.layout, self.bundle.tile["px"])
+        if coarse:
+            return Animator(self.bundle, coarse, self.backend, self.device, self._engines), []
+        if self.settings.stages == "single":
+            return None, []
+        self.settings = replace(self.settings, stages="single")
+        return None, [f"One stage was run: tiles of {self.layout.fov_deg:g} degrees are as wide as those of a coarse stage."]
 
     def __enter__(self) -> "Animator":
         self._engines.keep = True
@@ -124,15 +143,23 @@ class Animator:
         self._check_input(panorama, mask)
         chunk = self._frames_at_a_time(mask)
         progress, timer = progress or (lambda *_: None), timer or StageTimer()
+        coarse = video = None
+        if self.coarse:
+            coarse = self._animate_coarse(panorama, mask, progress, timer, state_folder)
+            progress, timer = stages.named("fine", progress), stages.named("fine", timer)
         with self._opened_device() as device:
             with timer("encode"):
                 told = condition_tiles(self._engines, self.layout, panorama, mask, self.settings,
                                        lambda done, total: progress("encode", done, total), device)
+            if coarse and told.moving.any():
+                with timer("start"):
+                    video = encode_video(self._engines, self.layout, told.moving, coarse.frames, self.settings,
+                                         lambda done, total: progress("start", done, total), device)
             with timer("denoise"):
                 if device:
-                    x = self._denoise_on(device, told, progress)
+                    x = self._denoise_on(device, told, video, progress)
                 else:
-                    x = self._denoise(told, progress, state_folder, self._key(panorama, mask))
+                    x = self._denoise(told, video, progress, state_folder, self._key(panorama, mask))
             with timer("decode"):
                 if device:
                     frames = self._decode_on(device, x, told, panorama, mask, whole, progress, chunk)
@@ -140,7 +167,15 @@ class Animator:
                     frames = self._decode(x, told, panorama, mask, whole, progress)
         moving_tiles = np.flatnonzero(told.moving)
         return Animation(frames, mask, self.layout, self.layout.count, self.layout.count - len(moving_tiles),
-                         self.settings, x, moving_tiles)
+                         self.settings, x, moving_tiles, self.sigmas, coarse)
+
+    def _animate_coarse(self, panorama: np.ndarray, mask: np.ndarray, progress: Progress, timer: StageTimer,
+                        state_folder: Path | None) -> Animation:
+        """Run the coarse stage, whose state is kept beside that of the fine one."""
+        self.coarse.device = self.device
+        return self.coarse.animate(*stages.coarse_inputs(panorama, mask, self.coarse.settings),
+                                   stages.named("coarse", progress), stages.named("coarse", timer),
+                                   state_folder / "coarse" if state_folder else None)
 
     @contextlib.contextmanager
     def _opened_device(self) -> Iterator[Device | None]:
@@ -182,25 +217,26 @@ class Animator:
             digest.update(part)
         return digest.hexdigest()
 
-    def _denoise(self, told: Conditions, progress: Progress, state_folder: Path | None, key: str) -> np.ndarray:
+    def _denoise(self, told: Conditions, video: np.ndarray | None, progress: Progress, state_folder: Path | None,
+                 key: str) -> np.ndarray:
         """Take every moving tile from noise to a clean latent, fused with its neighbours at each step."""
         settings, tile, sampler = self.settings, self.bundle.tile, self.bundle.sampler
-        sigmas = self._sigmas()
+        sigmas, steps = self.sigmas, len(self.sigmas) - 1
         plan = blending.BlendPlan.build(self.layout, tile["latent_px"])
         guidance = schedule.guidance_scales(tile["frames"], settings.min_guidance_scale,
                                             settings.max_guidance_scale) if self.guided else None
         start, state = load_state(state_folder, key) if state_folder else (0, None)
         extrapolations = schedule.extrapolations(sigmas, settings.solver)
         if state is None:
-            start, previous, difference, x = 0, None, None, self._first_state()
+            start, previous, difference, x = 0, None, None, self._first_state(told, video)
         else:
             x, previous, difference = state["x"], state["previous"], state.get("difference")
-        progress("denoise", start, settings.steps)
+        progress("denoise", start, steps)
         with self._engines.use("unet") as engine:
             denoiser = _Denoiser(engine, told)
             guided = schedule.guided_steps(sigmas, settings.guidance_interval) & self.guided
             reused = schedule.reused_steps(guided, settings.guidance_reuse)
-            for i in range(start, settings.steps):
+            for i in range(start, steps):
                 v, v_uncond = denoiser(x, sigmas[i], guided[i] and not reused[i])
                 if reused[i]:
                     v_uncond = v - difference
@@ -213,22 +249,21 @@ class Animator:
                 if state_folder:
                     kept = {} if difference is None else {"difference": difference}
                     save_state(state_folder, key, i + 1, {"x": x, "previous": previous, **kept})
-                progress("denoise", i + 1, settings.steps)
+                progress("denoise", i + 1, steps)
         return x
 
-    def _sigmas(self) -> np.ndarray:
-        return schedule.noise_levels(self.settings.levels, self.settings.steps, self.bundle.sampler)
-
-    def _first_state(self, device: Device | None = None) -> np.ndarray:
-        tile, settings = self.bundle.tile, self.settings
+    def _first_state(self, told: Conditions, video: np.ndarray | None, device: Device | None = None) -> np.ndarray:
+        """Draw the noise, and put it on the coarse video's latents if there are some."""
+        tile, settings, scale = self.bundle.tile, self.settings, np.float32(self.bundle.sampler["scaling_factor"])
         asked = (self.layout, tile["latent_px"], tile["frames"], 4, settings.seed, settings.shared_noise)
         unit = device_pipeline.first_noise(device, *asked) if device else noise.sphere_noise(*asked)
-        return unit * np.float32(schedule.init_noise_sigma(self._sigmas()))
+        return stages.first_state(unit, self.sigmas, told.latents * scale, told.moving,
+                                  None if video is None else video * scale)
 
-    def _denoise_on(self, device: Device, told: Conditions, progress: Progress) -> np.ndarray:
+    def _denoise_on(self, device: Device, told: Conditions, video: np.ndarray | None, progress: Progress) -> np.ndarray:
         """Denoise on a GPU."""
-        what = device_pipeline.Denoising(self._engines, self.layout, self.settings, self.guided, self._sigmas())
-        return device_pipeline.denoise(device, what, told, self._first_state(device),
+        what = device_pipeline.Denoising(self._engines, self.layout, self.settings, self.guided, self.sigmas)
+        return device_pipeline.denoise(device, what, told, self._first_state(told, video, device),
                                        lambda done, total: progress("denoise", done, total))
 
     def _decode_on(self, device: Device, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,

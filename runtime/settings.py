@@ -9,6 +9,7 @@ MASK_POLICIES = ("freeze", "trained", "soft")
 SOLVERS = ("euler", "dpmpp-2m")
 LEVELS = ("karras", "aligned")
 FUSIONS = ("denoised", "sample", "none")
+STAGES = ("single", "coarse-fine")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class AnimateSettings:
             (binary mask, first frame still, nothing frozen afterwards) or ``soft`` (the share of moving
             pixels, first frame included).
         layout: Name of a tile layout, or ``auto`` for the one that fits the width.
+        stages: ``single``: tiles of the layout from noise to picture; ``coarse-fine``: first a coarse video with a few
+            wide tiles, whose motion agrees around the sphere, which the tiles of the layout then start from. Where
+            they are no narrower than the wide ones there is nothing to refine: the run is ``single``, and the report
+            notes it.
+        fine_sigma: Noise level at which the fine stage starts from the coarse video: the lower, the more of it is kept.
         fuse: What is fused where tiles overlap: ``denoised`` estimates, ``sample`` (MultiDiffusion,
             arXiv 2302.08113, eq. 5) or ``none``.
         shared_noise: Whether overlapping tiles start from the same noise on the sphere.
@@ -52,6 +58,8 @@ class AnimateSettings:
     levels: str = "karras"
     mask_policy: str = "freeze"
     layout: str = "auto"
+    stages: str = "single"
+    fine_sigma: float = 8.0
     fuse: str = "sample"
     shared_noise: bool = True
     fps: int | None = None
@@ -74,6 +82,8 @@ class AnimateSettings:
         _check(self.levels in LEVELS, f"levels is {self.levels!r}; it must be one of " + ", ".join(LEVELS))
         _check(self.mask_policy in MASK_POLICIES, f"the mask policy is {self.mask_policy!r}; it must be one of "
                + ", ".join(MASK_POLICIES))
+        _check(self.stages in STAGES, f"stages is {self.stages!r}; it must be one of " + ", ".join(STAGES))
+        _check(self.fine_sigma > 0, f"fine_sigma is {self.fine_sigma}; it must be positive")
         _check(self.fuse in FUSIONS, f"fuse is {self.fuse!r}; it must be one of " + ", ".join(FUSIONS))
         _check(self.fps is None or 1 <= self.fps <= 120, f"fps is {self.fps}; it must be 1 to 120")
         _check(self.motion_bucket_id is None or 0 <= self.motion_bucket_id <= 511,

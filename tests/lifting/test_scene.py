@@ -65,7 +65,7 @@ def test_every_field_of_the_report_is_documented(files, fake_bundle, root):
                              settings=pano4d.AnimateSettings(**SIZE), gaussians=100)
     page = (root / "docs" / "report.md").read_text(encoding="utf-8")
     blocks = [report, *(report[name] for name in ("inputs", "outputs", "bundle", "tiles", "quality", "splats")),
-              report["stages"][0]]
+              report["stages"][0], report["sampling"][0]]
     missing = {field for block in blocks for field in block if f"`{field}`" not in page}
     assert not missing
 

@@ -110,6 +110,24 @@ def test_other_mask_policies(on_device, panorama, mask, policy):
     assert error.max() <= 1 and (error > 0).mean() < 0.01
 
 
+@pytest.mark.parametrize("kind", ["batched", "guided"])
+def test_two_stages(on_device, panorama, mask, kind):
+    bundle, settings = FakeBundle(tile_px=16, **BUNDLES[kind]), replace(SETTINGS, stages="coarse-fine")
+    wanted = Animator(bundle, settings).animate(panorama, mask)
+    ours = Animator(bundle, settings, device=on_device).animate(panorama, mask)
+    for one, other in ((ours, wanted), (ours.coarse, wanted.coarse)):
+        error = np.abs(one.frames.astype(int) - other.frames)
+        assert error.max() <= 1 and (error > 0).mean() < 0.01
+    assert (ours.frames[:, ~mask] == panorama[~mask]).all()
+    assert not getattr(on_device, "blocks", None)
+
+
+def test_nothing_moves_in_two_stages(on_device, panorama):
+    settings = replace(SETTINGS, stages="coarse-fine")
+    frames = Animator(FakeBundle(tile_px=16), settings, device=on_device).animate(panorama, np.zeros((64, 128), bool)).frames
+    assert (frames == panorama).all()
+
+
 def test_nothing_moves(on_device, panorama):
     still = np.zeros((64, 128), bool)
     frames = Animator(FakeBundle(), SETTINGS, device=on_device).animate(panorama, still).frames
