@@ -42,8 +42,8 @@ SCHEDULER = {
 }
 PREPROCESSOR = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
                 "size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
-RECOMMENDED = {"name": "full", "license": "Apache-2.0", "num_frames": 14, "tile_px": 512, "num_inference_steps": 25,
-               "min_guidance_scale": 1.0, "max_guidance_scale": 3.0}
+RECOMMENDED = {"name": "full", "license": "Apache-2.0", "num_frames": 14, "tile_px": 512, "min_guidance_scale": 1.0,
+               "max_guidance_scale": 3.0}
 
 PARTS = ("unet", "vae", "image_encoder")
 BRANCH_GAIN = 0.3

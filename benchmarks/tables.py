@@ -74,9 +74,41 @@ def stages_table() -> str:
     return _table(head, rows)
 
 
+def panorama_table() -> str:
+    """Make the table of whole panoramas on a GPU from ``results/panorama.json``."""
+    result = json.loads((RESULTS / "panorama.json").read_text())
+    baseline, moving = result["baseline"]["seconds"], {"all": "everything", "masked": f"{result['mask']['share']:.0%}"}
+    head = ("technique", "what moves", "seconds", "times faster", "PSNR to the unabridged run, dB", "on by default")
+    rows = [("the original's schedule, eager float16", "either", f"{baseline:.0f}", "1", "", "")]
+    for row in sorted(result["waterfall"], key=lambda row: (-row["seconds"], row["moving"])):
+        alike = row.get("psnr_db")
+        rows.append((row["technique"], moving[row["moving"]], f"{row['seconds']:.1f}", f"{baseline / row['seconds']:.1f}",
+                     "" if alike is None else f"{alike:.1f}", "yes" if row["counts"] else ""))
+    return _table(head, rows)
+
+
+def engines_table() -> str:
+    """Make the table of the largest engines and kernels from ``results/panorama.json``."""
+    result = json.loads((RESULTS / "panorama.json").read_text())
+    head, copy = ("what", "figure", "against"), result["copy"]["gbps"]
+    rows = [(f"{name}, {found['rows']} rows", f"{found['ms']:.0f} ms, {found['tflops']:.0f} TFLOP/s",
+             f"eager {found['eager_ms']:.0f} ms; {found['share_of_ceiling']:.0%} of {result['ceiling']['tflops']:.0f} TFLOP/s, "
+             f"an 8192³ product; error {found['relative_error']:.1e}, eager float16 {found['eager_relative_error']:.1e}")
+            for name, found in (("denoiser", result["unet"]), ("decoder", result["vae_decode"]))]
+    rows += [(name, f"{result[name]['gbps']:.0f} GB/s", f"{result[name]['gbps'] / copy:.0%} of a copy's {copy:.0f} GB/s")
+             for name in ("blend", "compose")]
+    rows.append(("loading all engines", f"{result['load_seconds']:.1f} s", "hashes included"))
+    rows.append((f"peak memory at {result['size']}", f"{result['peak_gib']:.1f} GiB", "all engines kept loaded"))
+    rows.append((f"peak memory at {result['largest']['size']}", f"{result['largest']['peak_gib']:.1f} GiB",
+                 "one engine at a time"))
+    return _table(head, rows)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (RESULTS / "demo.json", demo_table),
     "fusion": (RESULTS / "fusion.json", fusion_table),
+    "panorama": (RESULTS / "panorama.json", panorama_table),
+    "engines": (RESULTS / "panorama.json", engines_table),
     "steps": (RESULTS / "steps.json", steps_table),
     "stages": (RESULTS / "stages.json", stages_table),
 }

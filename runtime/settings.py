@@ -55,7 +55,7 @@ class AnimateSettings:
     seed: int = 0
     steps: int | None = None
     solver: str | None = None
-    levels: str = "karras"
+    levels: str | None = None
     mask_policy: str = "freeze"
     layout: str = "auto"
     stages: str = "single"
@@ -79,7 +79,7 @@ class AnimateSettings:
         _check(self.steps is None or 1 <= self.steps <= 1000, f"steps is {self.steps}; it must be 1 to 1000")
         _check(self.solver is None or self.solver in SOLVERS, f"the solver is {self.solver!r}; it must be one of "
                + ", ".join(SOLVERS))
-        _check(self.levels in LEVELS, f"levels is {self.levels!r}; it must be one of " + ", ".join(LEVELS))
+        _check(self.levels is None or self.levels in LEVELS, f"levels is {self.levels!r}; it must be one of " + ", ".join(LEVELS))
         _check(self.mask_policy in MASK_POLICIES, f"the mask policy is {self.mask_policy!r}; it must be one of "
                + ", ".join(MASK_POLICIES))
         _check(self.stages in STAGES, f"stages is {self.stages!r}; it must be one of " + ", ".join(STAGES))
@@ -111,6 +111,8 @@ class AnimateSettings:
         for ours, theirs in names.items():
             if values[ours] is None:
                 values[ours] = sampler[theirs]
+        if values["levels"] is None:
+            values["levels"] = sampler.get("levels", "karras")
         return AnimateSettings(**values)
 
 

@@ -36,6 +36,7 @@ RECOMMENDED = {
     "tile_px": TILE_PX,
     "num_inference_steps": 10,
     "solver": "dpmpp-2m",
+    "levels": "karras",
     "min_guidance_scale": 1.0,
     "max_guidance_scale": 1.0,
 }

@@ -33,7 +33,7 @@ def test_a_masked_checkpoint_is_understood(masked):
     assert found.image_mean == (0.48, 0.46, 0.41)
     assert found.sampler == {
         "sigma_min": 0.02, "sigma_max": 70.0, "rho": 7.0, "prediction_type": "v_prediction", "scaling_factor": 0.25,
-        "num_inference_steps": 5, "solver": "euler", "min_guidance_scale": 1.0, "max_guidance_scale": 1.0, "fps": 7,
+        "num_inference_steps": 5, "solver": "dpmpp-2m", "levels": "aligned", "min_guidance_scale": 1.0, "max_guidance_scale": 1.0, "fps": 7,
         "motion_bucket_id": 127, "noise_aug_strength": 0.02}
     assert set(found.weights) == {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
                                   "image_encoder/model.safetensors"}
@@ -42,7 +42,7 @@ def test_a_masked_checkpoint_is_understood(masked):
 def test_a_stock_checkpoint_is_understood(stock):
     found = read_checkpoint(stock)
     assert (found.name, found.license, found.channels, found.variant) == ("stock", "unknown", 8, "fp16")
-    assert (found.frames, found.tile_px, found.sampler["num_inference_steps"]) == (14, 512, 25)
+    assert (found.frames, found.tile_px, found.sampler["num_inference_steps"]) == (14, 512, 10)
     assert (found.sampler["min_guidance_scale"], found.sampler["max_guidance_scale"]) == (1.0, 3.0)
 
 
