@@ -232,7 +232,7 @@ def main() -> None:
     moving = image.resize_mask(image.read_mask(args.mask, source.pixels.shape).moving, args.width // 2, args.width)
     masks = {"all": np.ones_like(moving), "masked": moving}
     bundle, ceiling = Bundle.open(args.bundle), ceiling_tflops()
-    result = {"command": "python -m pano4d.benchmarks.bench_panorama " + " ".join(sys.argv[1:]),
+    result = {"command": "python -m pano4d.benchmarks.bench_panorama " + " ".join(sys.argv[1:]), "revision": _revision(),
               "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "driver": target_block("cuda")["driver"],
               "size": f"{args.width}x{args.width // 2}", "frames": bundle.tile["frames"], "bundle": bundle.manifest["key"],
               "picture": args.panorama.name, "mask": {"name": args.mask.name, "share": round(float(moving.mean()), 4)},
@@ -276,6 +276,12 @@ def _largest(bundle: Bundle, device: Device, pixels: np.ndarray, width: int) -> 
     with PeakMemory() as peak:
         _, row = animate(Animator(bundle, settings, device=device), picture, np.ones(picture.shape[:2], bool))
     return {"size": f"{width}x{width // 2}", **row, "peak_gib": round(peak.gib, 2)}
+
+
+def _revision() -> str | None:
+    """Name the commit that is measured; None outside a checkout."""
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or None
 
 
 def _rounded(value: Any) -> Any:

@@ -19,6 +19,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from pano4d.build_engines.fp8 import use_fp8
 from pano4d.runtime.backends.aotinductor import STRIDES, Package, this_machine
 from pano4d.runtime.backends.base import TensorSpec
 from pano4d.runtime.backends.eager import quiet
@@ -26,6 +27,9 @@ from pano4d.runtime.errors import BackendError
 
 FLOAT32_ALWAYS = ("c_noise", "added_time_ids")
 """Inputs that stay float32: rounded to float16, a noise level would lose what tells two steps apart."""
+
+HALF = ("fp16", "fp8")
+"""Precisions that a GPU computes in float16, but for matrix products in fp8."""
 
 _OUTSIDE = {"aot_inductor.package_constants_in_so": False, "always_keep_tensor_constants": True}
 
@@ -52,7 +56,7 @@ def compile_device(device: str | None = None) -> str:
 
 def computes_in_half(precision: str, device: str) -> bool:
     """Say whether an engine computes in float16, rather than only storing its weights so."""
-    return precision == "fp16" and device == "cuda"
+    return precision in HALF and device == "cuda"
 
 
 def typed_specs(specs: list[TensorSpec], precision: str, device: str) -> list[TensorSpec]:
@@ -73,7 +77,7 @@ def typed_specs(specs: list[TensorSpec], precision: str, device: str) -> list[Te
 
 def precision_block(precision: str, device: str) -> dict[str, str]:
     """Write the manifest's ``precision`` block."""
-    return {"weights": "float16" if precision == "fp16" else "float32",
+    return {"weights": {"fp16": "float16", "fp8": "float8"}.get(precision, "float32"),
             "compute": "float16" if computes_in_half(precision, device) else "float32"}
 
 
@@ -132,7 +136,7 @@ def export_aot(module: nn.Module, inputs: dict[str, np.ndarray], path: Path, pre
         inputs: Example inputs by name, in the order of the module's arguments and of the dtypes of ``typed_specs``;
             their shapes become fixed.
         path: The .pt2 file to write; the weights go to a .safetensors file beside it.
-        precision: ``fp32`` or ``fp16``.
+        precision: ``fp32``, ``fp16`` or ``fp8``.
         device: ``cuda`` or ``cpu``.
         options: As ``inductor_options`` gives them; None for its defaults.
 
@@ -144,6 +148,8 @@ def export_aot(module: nn.Module, inputs: dict[str, np.ndarray], path: Path, pre
     """
     options = inductor_options(device) if options is None else dict(options)
     module = module.to(device, torch.float16 if computes_in_half(precision, device) else torch.float32)
+    if precision == "fp8":
+        use_fp8(module)  # last: a change of dtype would undo it
     if options["layout_optimization"]:
         turn_convolutions(module)
     arguments = [torch.from_numpy(array).to(device) for array in inputs.values()]

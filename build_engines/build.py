@@ -17,7 +17,7 @@ from pano4d.runtime.backends.base import NETWORKS, TensorSpec
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle, file_record
 from pano4d.runtime.errors import SettingsError
 
-RECIPE = 2
+RECIPE = 3
 """Raised whenever this code builds other engines from the same input."""
 
 Progress = Callable[[str, int, int], None]
@@ -35,7 +35,8 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         checkpoint: Folder in the layout of diffusers.
         out: Folder of the bundle.
         backend: What will run the engines.
-        precision: ``fp16`` or ``fp32``: how the weights are stored, and what a GPU computes in.
+        precision: ``fp16`` or ``fp32``: how the weights are stored, and what a GPU computes in; ``fp8``: as ``fp16``, but
+            for the denoiser's matrix products, for ``aotinductor`` on a GPU that has them.
         tile_px: Side of a tile in pixels; None for the checkpoint's.
         frames: Frames T; None for the checkpoint's.
         tile_batch: Tiles run at once; guidance doubles it. None for 1, or with a limit for as many as fit.

@@ -17,7 +17,8 @@ from pano4d.runtime.backends.base import TensorSpec
 from pano4d.runtime.errors import BackendError
 
 BUILDABLE = ("onnxruntime", "aotinductor")
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "fp8")
+FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def recipe_of(backend: str, precision: str, device: str | None = None,
                            "--precision.")
     if backend == "aotinductor":
         return _aotinductor(precision, device, options)
+    if precision == "fp8":
+        raise BackendError(f"The backend {backend!r} does not compute in fp8: choose --precision fp16, or --backend "
+                           "aotinductor with a GPU.")
     if device or options:
         raise BackendError(f"The backend {backend!r} takes neither a device nor options of a compiler: leave them out, or "
                            "build with --backend aotinductor.")
@@ -90,10 +94,18 @@ def _onnxruntime(precision: str) -> Recipe:
 
 
 def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] | None) -> Recipe:
+    import torch
+
     from pano4d.build_engines import aot_export
 
     device = aot_export.compile_device(device)
     chosen = aot_export.inductor_options(device, options=options)
+    if precision == "fp8" and device != "cuda":
+        raise BackendError("Products in fp8 were asked for, and engines for a CPU: choose --precision fp16, or build on a "
+                           "machine with a GPU.")
+    if precision == "fp8" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
+        raise BackendError("The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability "
+                           "{}.{} or newer.".format(torch.cuda.get_device_name(), *FP8_CAPABILITY))
 
     def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path) -> list[Path]:
         return aot_export.export_aot(module, inputs, path, precision, device, chosen)

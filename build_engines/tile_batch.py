@@ -105,7 +105,7 @@ def workspace_bytes(checkpoint: Checkpoint, network: str, inputs: list[dict], ou
     each = (UNET_BYTES if of_unet else VAE_BYTES) * checkpoint.widths["unet" if of_unet else "vae"]
     for size in (*rows, height, width):
         each *= size
-    return FIXED_BYTES + each * (1 if precision == "fp16" else 2)
+    return FIXED_BYTES + each * (2 if precision == "fp32" else 1)
 
 
 def weight_bytes(checkpoint: Checkpoint, precision: str) -> dict[str, int]:
@@ -113,7 +113,7 @@ def weight_bytes(checkpoint: Checkpoint, precision: str) -> dict[str, int]:
 
     Args:
         checkpoint: The checkpoint.
-        precision: ``fp16`` or ``fp32``: how an engine stores them.
+        precision: ``fp32``, ``fp16`` or ``fp8``, whose matrices are counted as if they were float16.
 
     Returns:
         Bytes by network.
@@ -126,7 +126,7 @@ def weight_bytes(checkpoint: Checkpoint, precision: str) -> dict[str, int]:
                 for size in opened.get_slice(name).get_shape():
                     elements *= size
                 for network in _networks_with(file, name):
-                    totals[network] += elements * (2 if precision == "fp16" else 4)
+                    totals[network] += elements * (4 if precision == "fp32" else 2)
     return totals
 
 

@@ -25,7 +25,7 @@ from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
 from pano4d.runtime.video import read_video
 
-_PRECISIONS = {"float16": "fp16", "float32": "fp32"}
+_PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
 _LIFTED = ("splats", "preview.jpg", "report.json")
 
 

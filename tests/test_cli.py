@@ -106,6 +106,11 @@ def test_lift_and_build(calls):
                                                      "vram_limit_bytes": 3 * 2**29, "progress": None})]
 
 
+def test_fp8_is_short_for_a_precision(calls):
+    assert run("build", "ckpt", "--out", "e", "--fp8").exit_code == 0
+    assert calls[0][2]["precision"] == "fp8"
+
+
 def test_build_leaves_what_is_not_given_to_the_library(calls):
     assert run("build", "ckpt", "--out", "e").exit_code == 0
     (_, _, options), = calls

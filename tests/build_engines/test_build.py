@@ -100,7 +100,9 @@ def test_a_stock_denoiser_with_guidance_in_fp32(stock, tmp_path):
 @pytest.mark.parametrize("options, error, words", [
     ({"backend": "tensorflow"}, BackendError, "no such backend: choose one of onnxruntime"),
     ({"backend": "fake"}, BackendError, "nothing to build for it"),
-    ({"precision": "fp8"}, BackendError, "no precision 'fp8': choose one of fp32, fp16"),
+    ({"precision": "fp4"}, BackendError, "no precision 'fp4': choose one of fp32, fp16, fp8"),
+    ({"precision": "fp8"}, BackendError, "'onnxruntime' does not compute in fp8: choose --precision fp16"),
+    ({"precision": "fp8", "backend": "aotinductor", "device": "cpu"}, BackendError, "fp8 were asked for, and engines for a CPU"),
     ({"tile_px": 9}, CheckpointError, "--tile-px 8"),
 ])
 def test_options_that_do_not_exist_are_refused(masked, tmp_path, options, error, words):
