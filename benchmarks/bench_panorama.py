@@ -30,6 +30,7 @@ from pano4d.benchmarks.bench_engine import LATENT_PX, ceiling_tflops, inputs_of,
 from pano4d.benchmarks.full_model import make_model
 from pano4d.benchmarks.reference import ReferenceModels, ReferenceSchedule, run
 from pano4d.build_engines.aot_export import target_block
+from pano4d.build_engines.checkpoint import SVD
 from pano4d.runtime import image
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.aotinductor import without_tf32
@@ -42,7 +43,8 @@ from pano4d.runtime.report import StageTimer
 from pano4d.runtime.settings import AnimateSettings
 
 ROOT = Path(__file__).resolve().parent.parent
-FEWER = {"solver": "dpmpp-2m", "levels": "aligned", "steps": 10}
+FEWER = {"solver": SVD["solver"], "levels": SVD["levels"], "steps": SVD["num_inference_steps"]}
+"""What a bundle of Stable Video Diffusion does unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Technique:
 UNABRIDGED = Technique("tiles on the sphere, compiled engines: 25 Euler steps", {"solver": "euler", "steps": 25},
                        moving=("all",))
 TECHNIQUES = (
-    Technique("10 steps of DPM-Solver++(2M), aligned", FEWER, counts=True),
+    Technique(f"{FEWER['steps']} steps of DPM-Solver++(2M), aligned", FEWER, counts=True),
     UNABRIDGED,
     Technique("and guidance at every other step, else reused", FEWER | {"guidance_reuse": 1}, moving=("all",)),
     Technique("and guidance only for sigma in 1 to 60", FEWER | {"guidance_interval": (1.0, 60.0)}, moving=("all",)),
