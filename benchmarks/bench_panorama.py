@@ -64,8 +64,8 @@ class Technique:
     moving: tuple[str, ...] = ("all", "masked")
 
 
-UNABRIDGED = Technique("tiles on the sphere, compiled engines: 25 Euler steps", {"solver": "euler", "steps": 25},
-                       moving=("all",))
+UNABRIDGED = Technique("tiles on the sphere, compiled engines: 25 Euler steps",
+                       {"solver": "euler", "levels": "karras", "steps": 25}, moving=("all",))
 TECHNIQUES = (
     Technique(f"{FEWER['steps']} steps of DPM-Solver++(2M), aligned", FEWER, counts=True),
     UNABRIDGED,

@@ -15,9 +15,9 @@ from pano4d.runtime.errors import CheckpointError
 CLIP_PX = 224
 KNOWN_CHANNELS = {8: "stock", 9: "masked"}
 SVD = {"fps": 7, "motion_bucket_id": 127, "noise_aug_strength": 0.02, "num_frames": 14, "tile_px": 512,
-       "num_inference_steps": 10, "solver": "dpmpp-2m", "levels": "aligned", "min_guidance_scale": 1.0,
+       "num_inference_steps": 7, "solver": "dpmpp-2m", "levels": "aligned", "min_guidance_scale": 1.0,
        "max_guidance_scale": 3.0, "license": "unknown"}
-"""What holds without a pano4d.json: what Stable Video Diffusion recommends, but for its 25 Euler steps, which take 2.5 times
+"""What holds without a pano4d.json: what Stable Video Diffusion recommends, but for its 25 Euler steps, which take 3.5 times
 as long and move less (``benchmarks/ablate_steps.py``)."""
 
 

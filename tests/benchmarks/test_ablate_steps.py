@@ -10,6 +10,7 @@ pytest.importorskip("diffusers")
 import torch  # noqa: E402
 
 from pano4d.benchmarks import ablate_steps as ablation  # noqa: E402
+from pano4d.build_engines.checkpoint import SVD  # noqa: E402
 
 
 def figures(seed, db=30.0, spectrum=1.0, motion=8.0):
@@ -55,6 +56,12 @@ def test_likeness_looks_inside_the_masks_only():
     assert ablation.likeness(made, other, masks) == pytest.approx(100)
     other[..., :2] = 0.1
     assert ablation.likeness(made, other, masks) == pytest.approx(20, abs=1e-3)
+
+
+def test_the_default_of_stable_video_diffusion_is_the_recommended_one(root):
+    rows = json.loads((root / "benchmarks" / "results" / "steps.json").read_text())["rows"]
+    row = ablation.recommended(rows)
+    assert {"num_inference_steps": row["steps"], "solver": row["solver"], "levels": row["levels"]}.items() <= SVD.items()
 
 
 def test_the_summary_is_that_of_the_runs(root):

@@ -42,7 +42,7 @@ def test_a_masked_checkpoint_is_understood(masked):
 def test_a_stock_checkpoint_is_understood(stock):
     found = read_checkpoint(stock)
     assert (found.name, found.license, found.channels, found.variant) == ("stock", "unknown", 8, "fp16")
-    assert (found.frames, found.tile_px, found.sampler["num_inference_steps"]) == (14, 512, 10)
+    assert (found.frames, found.tile_px, found.sampler["num_inference_steps"]) == (14, 512, 7)
     assert (found.sampler["min_guidance_scale"], found.sampler["max_guidance_scale"]) == (1.0, 3.0)
 
 
