@@ -34,7 +34,6 @@ from pano4d.build_engines.checkpoint import SVD
 from pano4d.runtime import image
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.aotinductor import without_tf32
-from pano4d.runtime.backends.base import NETWORKS
 from pano4d.runtime.backends.eager import wrap
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device import Device
@@ -121,11 +120,11 @@ def load_once(path: Path) -> dict[str, float]:
     bundle = Bundle.open(path)
     checked = time.perf_counter()
     engines, loaded = Engines(bundle, keep=True), {}
-    for name in NETWORKS:
+    for name in bundle.manifest["networks"]:
         with engines.use(name) as engine:
             pass
     loaded = time.perf_counter()
-    for name in NETWORKS:
+    for name in bundle.manifest["networks"]:
         with engines.use(name) as engine:
             engine.run(engine.allocate())
     torch.cuda.synchronize()

@@ -13,11 +13,11 @@ from pano4d.build_engines.publish import built_already, staged, write_manifest
 from pano4d.build_engines.recipes import Recipe, recipe_of
 from pano4d.build_engines.tile_batch import BATCHES, fitting_tile
 from pano4d.build_engines.verify import verify_network
-from pano4d.runtime.backends.base import NETWORKS, TensorSpec
+from pano4d.runtime.backends.base import TAIL, TensorSpec
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle, file_record
 from pano4d.runtime.errors import SettingsError
 
-RECIPE = 3
+RECIPE = 4
 """Raised whenever this code builds other engines from the same input."""
 
 Progress = Callable[[str, int, int], None]
@@ -27,8 +27,9 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
                  tile_px: int | None = None, frames: int | None = None, tile_batch: int | None = None, force: bool = False,
                  max_guidance_scale: float | None = None, progress: Progress | None = None, device: str | None = None,
                  options: Mapping[str, Any] | None = None, vram_limit_bytes: int | None = None) -> Bundle:
-    """Export the four networks of a checkpoint, compare them with it, and put the bundle in its place.
+    """Export the networks of a checkpoint, compare them with it, and put the bundle in its place.
 
+    On a GPU a denoiser for several tiles gets a second one beside it, for one tile and with the same weights.
     The same input and versions give the same key; a folder that already holds this key is left as it is.
 
     Args:
@@ -67,7 +68,7 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
             raise SettingsError("--vram-limit plans engines for a GPU, and these run elsewhere: leave it out, or build with "
                                 "--backend aotinductor --device cuda.")
         tile = fitting_tile(source, tile, vram_limit_bytes, precision, recipe.typed,
-                            BATCHES if tile_batch is None else (tile_batch,))
+                            BATCHES if tile_batch is None else (tile_batch,), recipe.tail)
     manifest = describe(source, tile, backend, precision, recipe)
     out = Path(out)
     there = built_already(out, manifest["key"], force)
@@ -124,24 +125,25 @@ def _guided(source: Checkpoint, highest: float) -> Checkpoint:
 def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: TileShape, recipe: Recipe,
           progress: Progress) -> None:
     """Write engines and manifest into an empty folder."""
-    specs = network_specs(source, tile)
-    for done, name in enumerate(NETWORKS):
-        progress("export", done, len(NETWORKS))
+    specs, files = network_specs(source, tile, recipe.tail), {}
+    for done, name in enumerate(specs):
+        progress("export", done, len(specs))
         inputs, outputs = map(recipe.typed, specs[name])
-        files = recipe.export(recipe.cheaper(reference_module(source, name), tile.frames), example_inputs(inputs), outputs,
-                              folder / f"{name}{recipe.suffix}")
-        records = [file_record(folder, path.name) for path in files]
+        shared = {"weights": files["unet"][1]} if name == TAIL else {}
+        files[name] = recipe.export(recipe.cheaper(reference_module(source, name), tile.frames), example_inputs(inputs),
+                                    outputs, folder / f"{name}{recipe.suffix}", **shared)
+        records = [file_record(folder, path.name) for path in files[name]]
         manifest["networks"][name] = {**records[0], "extra_files": records[1:], "inputs": _records(inputs),
                                       "outputs": _records(outputs)}
-    progress("export", len(NETWORKS), len(NETWORKS))
+    progress("export", len(specs), len(specs))
     bundle = write_manifest(folder, manifest)
-    for done, name in enumerate(NETWORKS):
-        progress("verify", done, len(NETWORKS))
+    for done, name in enumerate(specs):
+        progress("verify", done, len(specs))
         figures = verify_network(bundle, source, name, manifest["build"]["options"]["precision"])
         if "workspace_bytes" in figures:
             manifest["networks"][name]["workspace_bytes"] = figures.pop("workspace_bytes")
         manifest["parity"][name] = figures
-    progress("verify", len(NETWORKS), len(NETWORKS))
+    progress("verify", len(specs), len(specs))
     write_manifest(folder, manifest)
 
 

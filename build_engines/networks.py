@@ -1,4 +1,4 @@
-"""State the four networks of a bundle: tensor names, fixed shapes, example inputs, modules to export."""
+"""State the networks of a bundle: tensor names, fixed shapes, example inputs, modules to export."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from pano4d.build_engines.checkpoint import CLIP_PX, Checkpoint
-from pano4d.runtime.backends.base import NETWORKS, TensorSpec
+from pano4d.runtime.backends.base import TAIL, TensorSpec
 from pano4d.runtime.backends.eager import PART_OF_NETWORK, load_part, wrap
 from pano4d.runtime.errors import CheckpointError
 
@@ -53,25 +53,27 @@ def tile_shape(checkpoint: Checkpoint, tile_px: int | None, frames: int | None, 
     return TileShape(px, px // checkpoint.factor, frames, batch)
 
 
-def network_specs(checkpoint: Checkpoint, tile: TileShape) -> dict[str, tuple[list[TensorSpec], list[TensorSpec]]]:
+def network_specs(checkpoint: Checkpoint, tile: TileShape, tail: bool = False) \
+        -> dict[str, tuple[list[TensorSpec], list[TensorSpec]]]:
     """Name the tensors of every network.
 
     Args:
         checkpoint: Gives channels, the size of the embedding, and whether guidance doubles the batch.
         tile: Gives the shapes.
+        tail: Whether a denoiser for several tiles gets a second one, for one tile, after it.
 
     Returns:
         Inputs and outputs of each network, in the order of its module's arguments.
     """
     px, cells, frames, batch = tile.px, tile.latent_px, tile.frames, tile.batch
-    halves = 2 * batch if checkpoint.sampler["max_guidance_scale"] > 1.0 else batch
-    size = checkpoint.embedding
+    halves, size = 2 if checkpoint.sampler["max_guidance_scale"] > 1.0 else 1, checkpoint.embedding
+    denoisers = {"unet": batch * halves} | ({TAIL: halves} if tail and batch > 1 else {})
     return {
         "image_encoder": ([_spec("pixels", batch, 3, CLIP_PX, CLIP_PX)], [_spec("embeddings", batch, 1, size)]),
         "vae_encoder": ([_spec("pixels", batch, 3, px, px)], [_spec("latents", batch, 4, cells, cells)]),
-        "unet": ([_spec("sample", halves, frames, checkpoint.channels, cells, cells), _spec("c_noise", halves),
-                  _spec("embeddings", halves, 1, size), _spec("added_time_ids", halves, 3)],
-                 [_spec("v", halves, frames, 4, cells, cells)]),
+        **{name: ([_spec("sample", rows, frames, checkpoint.channels, cells, cells), _spec("c_noise", rows),
+                   _spec("embeddings", rows, 1, size), _spec("added_time_ids", rows, 3)],
+                  [_spec("v", rows, frames, 4, cells, cells)]) for name, rows in denoisers.items()},
         # The clip of one tile fills a GPU, and each one more would take another 7 GiB.
         "vae_decoder": ([_spec("latents", 1, frames, 4, cells, cells)], [_spec("pixels", 1, frames, 3, px, px)]),
     }
@@ -109,7 +111,7 @@ def reference_module(checkpoint: Checkpoint, network: str) -> nn.Module:
     Raises:
         CheckpointError: Its part does not load.
     """
-    assert network in NETWORKS
+    assert network in PART_OF_NETWORK
     part = load_part(checkpoint.folder, PART_OF_NETWORK[network], checkpoint.variant)
     return wrap(network, part, list(checkpoint.image_mean), list(checkpoint.image_std))
 

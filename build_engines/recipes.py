@@ -35,7 +35,8 @@ class Recipe:
         cheaper: Rewrites a module of diffusers into one that computes the same, given the frames of a clip; in place.
         typed: Gives inputs or outputs of a network their element types.
         export: Called with module, example inputs, outputs and path; writes the engine and returns its files, the
-            engine first.
+            engine first. With a tail also with ``weights``, the file of another engine's weights that this one is to share.
+        tail: Whether a denoiser for several tiles gets a second one beside it, for one tile.
     """
 
     suffix: str
@@ -46,7 +47,8 @@ class Recipe:
     target: Mapping[str, Any]
     cheaper: Callable[[nn.Module, int], nn.Module]
     typed: Callable[[list[TensorSpec]], list[TensorSpec]]
-    export: Callable[[nn.Module, dict[str, np.ndarray], list[TensorSpec], Path], list[Path]]
+    export: Callable[..., list[Path]]
+    tail: bool = False
 
 
 def recipe_of(backend: str, precision: str, device: str | None = None,
@@ -107,8 +109,9 @@ def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] 
         raise BackendError("The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability "
                            "{}.{} or newer.".format(torch.cuda.get_device_name(), *FP8_CAPABILITY))
 
-    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path) -> list[Path]:
-        return aot_export.export_aot(module, inputs, path, precision, device, chosen)
+    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
+               weights: Path | None = None) -> list[Path]:
+        return aot_export.export_aot(module, inputs, path, precision, device, chosen, weights)
 
     versions = _versions("torch", "diffusers", "transformers")
     target = aot_export.target_block(device)
@@ -116,7 +119,7 @@ def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] 
     decisive = {"inductor": chosen, "target": {name: target[name] for name in target if name not in ("gpu", "driver")}}
     return Recipe(".pt2", versions["torch"], versions, decisive, aot_export.precision_block(precision, device), target,
                   keep_channels_last if device == "cuda" else _simplify,
-                  partial(aot_export.typed_specs, precision=precision, device=device), export)
+                  partial(aot_export.typed_specs, precision=precision, device=device), export, tail=device == "cuda")
 
 
 def _simplify(module: nn.Module, frames: int) -> nn.Module:

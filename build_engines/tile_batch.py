@@ -19,7 +19,7 @@ from safetensors import safe_open
 from pano4d.build_engines.checkpoint import Checkpoint
 from pano4d.build_engines.networks import TileShape, network_specs
 from pano4d.runtime.amounts import amount
-from pano4d.runtime.backends.base import NETWORKS, TensorSpec
+from pano4d.runtime.backends.base import NETWORKS, TAIL, TensorSpec
 from pano4d.runtime.backends.eager import PART_OF_NETWORK
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.errors import SettingsError
@@ -35,7 +35,8 @@ _OF_THE_OTHER = {"vae_encoder": ("decoder.",), "vae_decoder": ("encoder.", "quan
 
 
 def fitting_tile(checkpoint: Checkpoint, tile: TileShape, limit_bytes: int, precision: str,
-                 typed: Callable[[list[TensorSpec]], list[TensorSpec]], batches: Sequence[int] = BATCHES) -> TileShape:
+                 typed: Callable[[list[TensorSpec]], list[TensorSpec]], batches: Sequence[int] = BATCHES,
+                 tail: bool = False) -> TileShape:
     """Take the first tile batch with which a run fits into the memory of a GPU.
 
     Args:
@@ -45,6 +46,7 @@ def fitting_tile(checkpoint: Checkpoint, tile: TileShape, limit_bytes: int, prec
         precision: ``fp16`` or ``fp32``.
         typed: Gives inputs or outputs of a network their element types.
         batches: Batches to try, the largest first.
+        tail: Whether a denoiser for several tiles gets a second one, for one tile.
 
     Returns:
         The shapes, with that batch.
@@ -55,7 +57,7 @@ def fitting_tile(checkpoint: Checkpoint, tile: TileShape, limit_bytes: int, prec
     settings, needed = planned_run(tile), 0
     for batch in batches:
         tried = replace(tile, batch=batch)
-        needed = plan_memory(planned_bundle(checkpoint, tried, precision, typed), settings).in_chunks(1).peak_bytes
+        needed = plan_memory(planned_bundle(checkpoint, tried, precision, typed, tail), settings).in_chunks(1).peak_bytes
         if needed <= limit_bytes:
             return tried
     raise SettingsError(f"{settings.width}x{settings.height} with a tile batch of {batches[-1]} needs about "
@@ -70,17 +72,17 @@ def planned_run(tile: TileShape) -> AnimateSettings:
 
 
 def planned_bundle(checkpoint: Checkpoint, tile: TileShape, precision: str,
-                   typed: Callable[[list[TensorSpec]], list[TensorSpec]]) -> Bundle:
+                   typed: Callable[[list[TensorSpec]], list[TensorSpec]], tail: bool = False) -> Bundle:
     """Describe a bundle that is not built yet, as far as a plan of its memory needs; arguments as of `fitting_tile`.
 
     Returns:
         A bundle without files, its weights and working memory estimated.
     """
     weights, networks = weight_bytes(checkpoint, precision), {}
-    for name, sides in network_specs(checkpoint, tile).items():
+    for name, sides in network_specs(checkpoint, tile, tail).items():
         inputs, outputs = ([asdict(spec) for spec in typed(side)] for side in sides)
-        networks[name] = {"file": name, "bytes": weights[name], "inputs": inputs, "outputs": outputs,
-                          "workspace_bytes": workspace_bytes(checkpoint, name, inputs, outputs, precision)}
+        networks[name] = {"file": name, "bytes": weights["unet" if name == TAIL else name], "inputs": inputs,
+                          "outputs": outputs, "workspace_bytes": workspace_bytes(checkpoint, name, inputs, outputs, precision)}
     manifest = {"networks": networks, "tile": asdict(tile), "sampler": dict(checkpoint.sampler), "build": {}}
     return Bundle(checkpoint.folder, manifest, "")
 
@@ -100,7 +102,7 @@ def workspace_bytes(checkpoint: Checkpoint, network: str, inputs: list[dict], ou
     """
     if network == "image_encoder":
         return FIXED_BYTES
-    of_unet = network == "unet"
+    of_unet = network in ("unet", TAIL)
     *rows, _, height, width = (inputs if network == "vae_encoder" else outputs)[0]["shape"]
     each = (UNET_BYTES if of_unet else VAE_BYTES) * checkpoint.widths["unet" if of_unet else "vae"]
     for size in (*rows, height, width):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pano4d.runtime.backends.base import NETWORKS, TensorSpec
+from pano4d.runtime.backends.base import NETWORKS, TAIL, TensorSpec
 from pano4d.runtime.errors import BundleError
 
 SCHEMA_VERSION = 1
@@ -35,7 +35,7 @@ class Network:
     """One network of a bundle.
 
     Attributes:
-        name: One of the four names.
+        name: One of ``NETWORKS``, or ``TAIL``.
         path: Engine file.
         inputs: Tensors it reads.
         outputs: Tensors it writes.
@@ -92,11 +92,16 @@ class Bundle:
         """Constants of the sampler: sigma range, scaling factor, guidance range, steps, conditions."""
         return self.manifest["sampler"]
 
+    @property
+    def has_tail(self) -> bool:
+        """Whether there is a second denoiser, ``unet_tail``, for one tile."""
+        return TAIL in self.manifest["networks"]
+
     def network(self, name: str) -> Network:
         """Describe one network.
 
         Args:
-            name: ``image_encoder``, ``vae_encoder``, ``unet`` or ``vae_decoder``.
+            name: ``image_encoder``, ``vae_encoder``, ``unet``, ``vae_decoder``, or ``unet_tail`` if ``has_tail``.
 
         Returns:
             Its engine file and tensors.
@@ -110,9 +115,10 @@ class Bundle:
         return Network(name, self.path / record["file"], _specs(record["inputs"]), _specs(record["outputs"]))
 
     def files(self) -> list[dict[str, Any]]:
-        """List ``file``, ``sha256`` and ``bytes`` of every file but the manifest."""
+        """List ``file``, ``sha256`` and ``bytes`` of every file but the manifest; one that networks share once."""
         networks = self.manifest["networks"].values()
-        return [record for network in networks for record in (network, *network.get("extra_files", ()))]
+        listed = [record for network in networks for record in (network, *network.get("extra_files", ()))]
+        return list({(record["file"], record["sha256"], record["bytes"]): record for record in listed}.values())
 
 
 def default_bundle_path() -> Path:
@@ -187,6 +193,20 @@ def _fault(manifest: dict[str, Any]) -> str | None:
         fault = fault or _missing(manifest[block], required, f"{block}.")
     for name in NETWORKS:
         fault = fault or _network_fault(name, manifest["networks"].get(name))
+    return fault or _tail_fault(manifest)
+
+
+def _tail_fault(manifest: dict[str, Any]) -> str | None:
+    """Say why the second denoiser, if there is one, is not the first one for a single tile."""
+    networks, batch = manifest["networks"], manifest["tile"]["batch"]
+    if TAIL not in networks:
+        return None
+    fault = _network_fault(TAIL, networks[TAIL])
+    for side in () if fault else ("inputs", "outputs"):
+        batched = [{**spec, "shape": [size * (1 if axis else batch) for axis, size in enumerate(spec["shape"])]}
+                   for spec in networks[TAIL][side]]
+        if batched != networks["unet"][side]:
+            return f"networks.{TAIL}.{side} are not those of networks.unet for one tile of {batch}"
     return fault
 
 

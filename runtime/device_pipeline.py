@@ -15,7 +15,7 @@ import numpy as np
 
 from pano4d.runtime import schedule
 from pano4d.runtime.backends import Engines
-from pano4d.runtime.backends.base import Engine, TensorSpec
+from pano4d.runtime.backends.base import TAIL, Engine, TensorSpec
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
@@ -132,7 +132,12 @@ class Denoising:
         batch, (guided, reused) = sample.shape[0] // (2 if self.guided else 1), self.guided_steps()
         return StateShape(self.layout.count, int(moving.sum()), tile["frames"], tile["latent_px"], batch, sample.shape[2],
                           ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype,
-                          self.guided and not all(guided), any(reused))
+                          self.guided and not all(guided), any(reused), self.bundle.has_tail)
+
+
+def denoisers(shape: StateShape) -> tuple[str, ...]:
+    """Name the denoisers of a run, in the order of `StateShape.first_rows`."""
+    return ("unet", TAIL) if shape.tail_tiles(shape.guided) else ("unet",)
 
 
 def first_noise(device: Device, *asked: Any) -> np.ndarray:
@@ -175,10 +180,11 @@ def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
         return result
     plan = BlendPlan.build(what.layout, what.bundle.tile["latent_px"])
     shape = what.shape(told.moving, plan.ranks)
-    with what.engines.use("unet") as engine:
+    with contextlib.ExitStack() as stack:
+        engines = [stack.enter_context(what.engines.use(name)) for name in denoisers(shape)]
         state = TileState(device, what.layout, told.moving, shape, plan)
         try:
-            _run_steps(device, what, told, x, state, engine, latents, progress)
+            _run_steps(device, what, told, x, state, engines, latents, progress)
             moved = device.download(state.x)
         finally:
             state.free()
@@ -186,7 +192,7 @@ def denoise(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
     return result
 
 
-def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray, state: TileState, engine: Engine,
+def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray, state: TileState, engines: list[Engine],
                latents: np.ndarray, progress: Callable[[int, int], None]) -> None:
     """Enqueue every step, then follow the events."""
     settings, sigmas, moving = what.settings, what.sigmas, told.moving
@@ -195,18 +201,20 @@ def _run_steps(device: Device, what: Denoising, told: Conditions, x: np.ndarray,
                                         settings.max_guidance_scale) if what.guided else None
     rest = (x[~moving] - latents[~moving][:, None]) / np.float32(sigmas[0])
     with Scope(device) as scope:
-        fixed = _fixed_inputs(scope, engine, told, scalings, state.shape)
+        fixed = _fixed_inputs(scope, engines[0], told, scalings, state.shape)
         state.begin(x[moving], told.masks[moving], told.latents[moving], latents, scalings[0][2], guidance, rest)
         device.synchronize()
         events, (guided, reused) = [], what.guided_steps()
         for i, k in enumerate(schedule.extrapolations(sigmas, settings.solver)):
             sample = state.sample_of(guided[i])
             embeddings = fixed["embeddings" if guided[i] == what.guided else "unguided"]
-            for g in range(state.shape.calls(guided[i])):
-                buffers = {"sample": sample[g], "v": state.v[g], "c_noise": fixed["c_noise"][i],
-                           "embeddings": embeddings[g], "added_time_ids": fixed["added_time_ids"]}
-                engine.run({spec.name: _as(buffers[spec.name], spec.shape) for spec in (*engine.inputs, *engine.outputs)},
-                           device.stream)
+            for engine, rows in zip(engines, state.shape.first_rows(guided[i])):
+                for row in rows:
+                    # Levels and time ids are the same for every row: an engine with fewer reads the first of them.
+                    buffers = {"sample": sample[row], "v": state.v[row], "c_noise": fixed["c_noise"][i],
+                               "embeddings": embeddings[row], "added_time_ids": fixed["added_time_ids"]}
+                    engine.run({spec.name: _as(buffers[spec.name], spec.shape)
+                                for spec in (*engine.inputs, *engine.outputs)}, device.stream)
             c_skip, c_out, _, _ = scalings[i]
             state.step(c_skip, c_out, sigmas[i], sigmas[i + 1], scalings[i + 1][2], k, guided[i],
                        guided[min(i + 1, len(guided) - 1)], reused[i])
@@ -232,11 +240,11 @@ def fixed_arrays(inputs: Iterable[TensorSpec], steps: int, shape: StateShape) ->
         The arrays by name; ``unguided`` are the embeddings of steps without guidance, where there are any.
     """
     specs = engine_arrays(inputs)
-    counts = {"c_noise": (steps + 1,), "embeddings": (shape.groups,), "added_time_ids": ()}
-    arrays = {name: ((*counts[name], *specs[name][0]), specs[name][1]) for name in counts}
+    (_, *embedding), dtype = specs["embeddings"]
+    arrays = {"c_noise": ((steps + 1, *specs["c_noise"][0]), specs["c_noise"][1]),
+              "embeddings": ((shape.rows(shape.guided), *embedding), dtype), "added_time_ids": specs["added_time_ids"]}
     if shape.unguided_steps:
-        rows, dtype = specs["embeddings"]
-        arrays["unguided"] = ((shape.calls(False), *rows), dtype)
+        arrays["unguided"] = ((shape.rows(False), *embedding), dtype)
     return arrays
 
 
@@ -252,13 +260,10 @@ def _fixed_inputs(scope: Scope, engine: Engine, told: Conditions, scalings: list
 
 
 def _embedding_rows(told: Conditions, shape: StateShape, guided: bool) -> np.ndarray:
-    """Lay the moving tiles' embeddings out as the rows of the engine's calls. float32 [calls, rows, 1, D]."""
-    calls, batch, halves = shape.calls(guided), shape.tiles_per_call(guided), 2 if guided else 1
-    padded = np.zeros((calls * batch, *told.embeddings.shape[1:]), np.float32)
-    padded[:shape.slots] = told.embeddings[told.moving]
-    laid = np.zeros((calls, halves, batch, *padded.shape[1:]), np.float32)
-    laid[:, -1] = padded.reshape(calls, batch, *padded.shape[1:])  # the other half knows nothing
-    return laid.reshape(calls, halves * batch, *padded.shape[1:])
+    """Lay the moving tiles' embeddings out as the rows of the engines' calls. float32 [R, 1, D]."""
+    laid = np.zeros((shape.rows(guided), *told.embeddings.shape[1:]), np.float32)
+    laid[shape.rows_of_slots(guided)[-1]] = told.embeddings[told.moving]  # the other half knows nothing
+    return laid
 
 
 def decode_arrays(source: TensorSpec, target: TensorSpec, slots: int) -> Arrays:

@@ -85,7 +85,7 @@ def _bundle_figures(path: Path, settings: AnimateSettings | None, moving_tiles: 
         "sha256": bundle.sha256,
         "hashes": "every file is as it was built",
         **{name: manifest.get(name) for name in ("key", "model", "precision", "backend", "target", "tile", "sampler")},
-        "mib": round(sum(row["mib"] for row in networks), 2),
+        "mib": round(sum(record["bytes"] for record in bundle.files()) / _MIB, 2),
         "networks": networks,
         **memory,
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pano4d.runtime.amounts import amount
+from pano4d.runtime.backends.base import TAIL
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.errors import SettingsError
 from pano4d.runtime.memory_plan import MemoryPlan, plan_memory
@@ -57,15 +58,16 @@ def with_tile_batch(bundle: Bundle, batch: int) -> Bundle:
     def scaled(size: int) -> int:
         return max(1, size * batch // bundle.tile["batch"])
 
-    def resized(network: Mapping) -> dict:
-        if network["inputs"][0]["shape"][0] % bundle.tile["batch"]:
-            return dict(network)  # the decoder takes one tile at a time, whatever the batch
+    def resized(name: str, network: Mapping) -> dict:
+        if name == TAIL or network["inputs"][0]["shape"][0] % bundle.tile["batch"]:
+            return dict(network)  # it takes one tile at a time, whatever the batch, as the decoder does
         sides = {side: [spec | {"shape": [scaled(spec["shape"][0]), *spec["shape"][1:]]} for spec in network[side]]
                  for side in ("inputs", "outputs")}
         known = network.get("workspace_bytes")
         return {**network, **sides, **({} if known is None else {"workspace_bytes": scaled(known)})}
 
-    networks = {name: resized(network) for name, network in bundle.manifest["networks"].items()}
+    networks = {name: resized(name, network) for name, network in bundle.manifest["networks"].items()
+                if name != TAIL or batch > 1}
     manifest = {**bundle.manifest, "networks": networks, "tile": {**bundle.tile, "batch": batch}}
     return Bundle(bundle.path, manifest, bundle.sha256)
 

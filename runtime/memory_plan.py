@@ -7,19 +7,20 @@ weights was measured when it was built (``workspace_bytes`` in the manifest); wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pano4d.runtime import schedule, tiles
 from pano4d.runtime.backends import Engines
-from pano4d.runtime.backends.base import NETWORKS, TensorSpec
+from pano4d.runtime.backends.base import TAIL, TensorSpec
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device_conditions import embed_arrays, latent_arrays
-from pano4d.runtime.device_pipeline import Arrays, Denoising, decode_arrays, fixed_arrays
+from pano4d.runtime.device_pipeline import Arrays, Denoising, decode_arrays, denoisers, fixed_arrays
 from pano4d.runtime.errors import SettingsError
 from pano4d.runtime.kernels.blend import most_neighbours
+from pano4d.runtime.kernels.blend_cuda import StateShape
 from pano4d.runtime.kernels.compose_cuda import ComposeShape, tiles_of_patches
 from pano4d.runtime.kernels.encode_cuda import encode_arrays
 from pano4d.runtime.kernels.noise_cuda import noise_arrays
@@ -37,7 +38,7 @@ class StagePlan:
         name: Name of the stage.
         network: The engine that is loaded; None where there is none.
         weights_bytes: Its weights.
-        workspace_bytes: What it needs beyond them; None where that is unknown.
+        workspace_bytes: What it needs beyond them, and a second engine of the same weights; None where that is unknown.
         parts: Bytes of the arrays of the pipeline, by what they are.
     """
 
@@ -153,36 +154,41 @@ def plan_memory(bundle: Bundle, settings: AnimateSettings, moving_tiles: int | N
     laid = {"decoded tiles": pixels_of_tiles, "panorama": {"panorama": ((height, width, 3), "uint8")}}
     if frozen:
         laid["weights of motion"] = {"weights": ((count,), "float32")}
+    state = _state_shape(bundle, settings, layout, slots)
+    # Which tiles move decides whether the second denoiser runs; one that was kept may be of another run.
+    engines = ["unet", TAIL] if bundle.has_tail and (moving_tiles is None or keep) else denoisers(state)
     stages = (
         StagePlan("cut", None, 0, 0, _parts({"panorama and tiles": encode_arrays(
             layout.count, bundle.tile["px"], height, width)})),
-        _stage(bundle, "embed", "image_encoder", {"tiles and buffers": embed_arrays(
+        _stage(bundle, "embed", ["image_encoder"], {"tiles and buffers": embed_arrays(
             *_both(bundle, "image_encoder"), layout.count, slots, bundle.tile["px"])}),
-        _stage(bundle, "encode", "vae_encoder", {"tiles and buffers": latent_arrays(
+        _stage(bundle, "encode", ["vae_encoder"], {"tiles and buffers": latent_arrays(
             *_both(bundle, "vae_encoder"), layout.count, bundle.tile["px"])}),
         StagePlan("noise", None, 0, 0, _parts({"noise": noise_arrays(
             layout, bundle.tile["latent_px"], frames, 4, settings.shared_noise)})),
-        _stage(bundle, "denoise", "unet", _denoise_parts(bundle, settings, layout, slots)),
-        _stage(bundle, "decode", "vae_decoder", {"decoded tiles": pixels_of_tiles, "latents": decoding}),
+        _stage(bundle, "denoise", engines, {"tile state": state.arrays(), "conditions": fixed_arrays(
+            bundle.network("unet").inputs, settings.steps, state)}),
+        _stage(bundle, "decode", ["vae_decoder"], {"decoded tiles": pixels_of_tiles, "latents": decoding}),
         StagePlan("compose", None, 0, 0, {**_parts(laid), **_compose_parts(shape)}))
     return MemoryPlan(width, height, layout.count, slots, stages, shape, keep)
 
 
-def _stage(bundle: Bundle, name: str, network: str, arrays: Mapping[str, Arrays]) -> StagePlan:
-    assert network in NETWORKS
-    record = bundle.manifest["networks"][network]
+def _stage(bundle: Bundle, name: str, networks: Sequence[str], arrays: Mapping[str, Arrays]) -> StagePlan:
+    """Plan a stage of one or more engines with the weights of the first."""
+    record = bundle.manifest["networks"][networks[0]]
     # A package's kernels are small beside its weights, which lie in a file of their own; else they are in the engine.
     files = [extra for extra in record.get("extra_files", ()) if extra["file"].endswith(".safetensors")] or [record]
-    return StagePlan(name, network, sum(file["bytes"] for file in files), record.get("workspace_bytes"), _parts(arrays))
+    # Engines share the memory of their graphs, but each first runs without one, beside the graph of the other.
+    needs = [bundle.manifest["networks"][network].get("workspace_bytes") for network in networks]
+    return StagePlan(name, networks[0], sum(file["bytes"] for file in files), None if None in needs else sum(needs),
+                     _parts(arrays))
 
 
-def _denoise_parts(bundle: Bundle, settings: AnimateSettings, layout: tiles.Layout, slots: int) -> dict[str, Arrays]:
+def _state_shape(bundle: Bundle, settings: AnimateSettings, layout: tiles.Layout, slots: int) -> StateShape:
     guided = bundle.sampler["max_guidance_scale"] > 1.0
     what = Denoising(Engines(bundle), layout, settings, guided,
                      schedule.noise_levels(settings.levels, settings.steps, bundle.sampler))
-    state = what.shape(np.arange(layout.count) < slots, max(1, most_neighbours(layout, bundle.tile["latent_px"])))
-    fixed = fixed_arrays(bundle.network("unet").inputs, settings.steps, state)
-    return {"tile state": state.arrays(), "conditions": fixed}
+    return what.shape(np.arange(layout.count) < slots, max(1, most_neighbours(layout, bundle.tile["latent_px"])))
 
 
 def _both(bundle: Bundle, network: str) -> tuple[TensorSpec, TensorSpec]:

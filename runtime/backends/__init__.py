@@ -43,7 +43,7 @@ def load_engine(bundle: "Bundle", network: str, backend: str | None = None) -> E
 
     Args:
         bundle: Opened bundle.
-        network: ``image_encoder``, ``vae_encoder``, ``unet`` or ``vae_decoder``.
+        network: ``image_encoder``, ``vae_encoder``, ``unet``, ``vae_decoder``, or ``unet_tail`` where there is one.
         backend: What runs it; None for the bundle's own.
 
     Returns:

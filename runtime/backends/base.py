@@ -10,6 +10,10 @@ import numpy as np
 from pano4d.runtime.errors import BackendError
 
 NETWORKS = ("image_encoder", "vae_encoder", "unet", "vae_decoder")
+"""What every bundle holds."""
+
+TAIL = "unet_tail"
+"""What a bundle may hold besides: the denoiser for one tile, for those that do not fill a call of ``unet``."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ except ImportError:  # the module must import, so that `doctor` can say what is 
     torch = None
 
 CHECKPOINT_VARIABLE = "PANO4D_CHECKPOINT"
-PART_OF_NETWORK = {"image_encoder": "image_encoder", "vae_encoder": "vae", "unet": "unet", "vae_decoder": "vae"}
+PART_OF_NETWORK = {"image_encoder": "image_encoder", "vae_encoder": "vae", "unet": "unet", "unet_tail": "unet",
+                   "vae_decoder": "vae"}
 CLASS_OF_PART = {"image_encoder": "CLIPVisionModelWithProjection", "vae": "AutoencoderKLTemporalDecoder",
                  "unet": "UNetSpatioTemporalConditionModel"}
 _INSTALL = "pip install 'pano4d[build]'"
@@ -173,7 +174,7 @@ def wrap(network: str, module: "nn.Module", mean: list[float] | None = None,
     """
     if network == "image_encoder":
         return ImageEncoder(module, mean, std).eval()
-    return {"vae_encoder": VaeEncoder, "unet": Unet, "vae_decoder": VaeDecoder}[network](module).eval()
+    return {"vae_encoder": VaeEncoder, "unet": Unet, "unet_tail": Unet, "vae_decoder": VaeDecoder}[network](module).eval()
 
 
 def load_part(folder: Path, part: str, variant: str | None = None) -> "nn.Module":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pano4d.runtime.backends.base import Availability, Engine
+from pano4d.runtime.backends.base import TAIL, Availability, Engine
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle
 
 FACTOR = 8
@@ -34,11 +34,12 @@ class FakeBundle(Bundle):
         batch: Tiles run at once.
         max_guidance_scale: Above 1 the denoiser takes both guidance halves.
         steps: Recommended denoising steps.
+        tail: Whether there is a second denoiser, for one tile.
     """
 
     def __init__(self, tile_px: int = 64, frames: int = 4, channels: int = 9, batch: int = 1,
-                 max_guidance_scale: float = 1.0, steps: int = 3) -> None:
-        manifest = fake_manifest(tile_px, frames, channels, batch, max_guidance_scale, steps)
+                 max_guidance_scale: float = 1.0, steps: int = 3, tail: bool = False) -> None:
+        manifest = fake_manifest(tile_px, frames, channels, batch, max_guidance_scale, steps, tail)
         digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
         super().__init__(Path("fake"), manifest, digest)
 
@@ -50,7 +51,7 @@ class FakeEngine(Engine):
         described = bundle.network(network)
         self.inputs, self.outputs = described.inputs, described.outputs
         self._scaling_factor = bundle.sampler["scaling_factor"]
-        self._compute = getattr(self, f"_{network}")
+        self._compute = getattr(self, "_unet" if network == TAIL else f"_{network}")
 
     def run(self, buffers: Mapping[str, np.ndarray], stream: Any = None) -> None:
         """Compute the outputs. See ``Engine.run``.
@@ -112,19 +113,20 @@ def available() -> Availability:
 
 
 def fake_manifest(tile_px: int, frames: int, channels: int, batch: int, max_guidance_scale: float,
-                  steps: int) -> dict[str, Any]:
+                  steps: int, tail: bool = False) -> dict[str, Any]:
     """Write the manifest of a stand-in. Arguments as of ``FakeBundle``; returns what manifest.json would hold."""
     cells = tile_px // FACTOR
-    halves = 2 * batch if max_guidance_scale > 1.0 else batch
+    halves = 2 if max_guidance_scale > 1.0 else 1
+    denoisers = {"unet": batch * halves} | ({TAIL: halves} if tail else {})
     return {
         "schema_version": SCHEMA_VERSION, "key": "fake", "weights": {}, "parity": {}, "target": {}, "build": {},
         "model": {"name": "fake", "source": "", "license": "Apache-2.0", "masked": channels == 9},
         "networks": {
             "image_encoder": _network([("pixels", (batch, 3, 224, 224))], ("embeddings", (batch, 1, EMBEDDING))),
             "vae_encoder": _network([("pixels", (batch, 3, tile_px, tile_px))], ("latents", (batch, 4, cells, cells))),
-            "unet": _network([("sample", (halves, frames, channels, cells, cells)), ("c_noise", (halves,)),
-                              ("embeddings", (halves, 1, EMBEDDING)), ("added_time_ids", (halves, 3))],
-                             ("v", (halves, frames, 4, cells, cells))),
+            **{name: _network([("sample", (rows, frames, channels, cells, cells)), ("c_noise", (rows,)),
+                               ("embeddings", (rows, 1, EMBEDDING)), ("added_time_ids", (rows, 3))],
+                              ("v", (rows, frames, 4, cells, cells))) for name, rows in denoisers.items()},
             "vae_decoder": _network([("latents", (batch, frames, 4, cells, cells))],
                                     ("pixels", (batch, frames, 3, tile_px, tile_px))),
         },

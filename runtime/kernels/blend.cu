@@ -8,9 +8,10 @@
 // With FUSE_SAMPLES every tile takes its step by its own estimate, and the stepped states are fused instead; a tile that
 // is not denoised gives its latent and its part of the noise, still + level rest.
 //
-// Where guidance is left out, an engine's call holds twice as many tiles and the conditional half alone: v is read in the
-// layout of this step, sample is written in that of the next one. With KEPT a guided step keeps its difference v - u, and
-// with REUSED a step without the unconditional half takes the one that was kept: v + (g_t - 1) difference.
+// Rows of v and sample are those of engine calls (`row_of`). Where guidance is left out, a call holds twice as many tiles
+// and the conditional half alone: v is read in the layout of this step, sample is written in that of the next one. With
+// KEPT a guided step keeps its difference v - u, and with REUSED a step without the unconditional half takes the one that
+// was kept: v + (g_t - 1) difference.
 //
 // `give` writes what each tile gives to its neighbours, pixel by pixel with its four channels together; `blend` gathers
 // it: a tap is one load of 16 bytes, where taps of x, v, u and previous would be 16 loads. `blend` begins with the frames
@@ -48,17 +49,12 @@
 #endif
 
 struct Sizes {
-    int slots, places, frames, size, batch, next_batch, ranks, channels;
+    int slots, places, frames, size, batch, next_batch, batched, next_batched, ranks, channels;
 };
 
 struct Scales {
     float c_skip, c_out, ratio, c_in, extrapolation, level;
 };
-
-// Row of frame t of a slot, in calls of `batch` tiles and so many halves.
-__device__ __forceinline__ long long row_of(int slot, int half, int halves, int t, int batch, int frames) {
-    return ((long long)((slot / batch) * halves + half) * batch + slot % batch) * frames + t;
-}
 
 __device__ __forceinline__ float step_to(float denoised, float x, float previous, const Scales& by) {
     float target = denoised;
@@ -70,7 +66,7 @@ __device__ __forceinline__ float step_to(float denoised, float x, float previous
 
 extern "C" __global__ void __launch_bounds__(THREADS, 12) give(
     const float* __restrict__ x,         // [slots, T, 4, P]
-    const element* __restrict__ v,       // [G, HALVES * B, T, 4, P], unconditional half first
+    const element* __restrict__ v,       // [R, T, 4, P], unconditional half of a call first
     const float* __restrict__ guidance,  // [T]
     const int* __restrict__ places,      // [V] tile of each place
     const float* __restrict__ still,     // [V, 4, P] what a tile that is not denoised shows in every frame, scaled
@@ -86,11 +82,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 12) give(
     if (place < n.slots) {
         long long start = ((long long)place * n.frames + t) * 4 * pixels + p;
         float states[4], known[4], unknown[4], before[4];
-        const element* row = v + row_of(place, HALVES - 1, HALVES, t, n.batch, n.frames) * 4 * pixels + p;
+        const element* row = v + row_of(place, HALVES - 1, HALVES, t, n.batch, n.batched, n.frames) * 4 * pixels + p;
 #pragma unroll
         for (int c = 0; c < 4; ++c) states[c] = read_once(x + start + c * pixels), known[c] = read_once(row + c * pixels);
 #if GUIDED
-        const element* other = v + row_of(place, 0, HALVES, t, n.batch, n.frames) * 4 * pixels + p;
+        const element* other = v + row_of(place, 0, HALVES, t, n.batch, n.batched, n.frames) * 4 * pixels + p;
 #pragma unroll
         for (int c = 0; c < 4; ++c) unknown[c] = read_once(other + c * pixels);
 #elif REUSED
@@ -153,7 +149,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
     const float4* __restrict__ given,    // [T, V, P]
     float* __restrict__ x_next,          // [slots, T, 4, P]
     float* __restrict__ fused_out,       // [slots, T, 4, P], written with SECOND_ORDER and without FUSE_SAMPLES
-    element* __restrict__ sample,        // [G', NEXT_HALVES * B', T, channels, P]
+    element* __restrict__ sample,        // [R', T, channels, P]
     const Sizes n, const Scales by) {
     int pixels = n.size * n.size, p = blockIdx.x * THREADS + threadIdx.x, slot = blockIdx.y;
     if (p >= pixels) return;
@@ -197,7 +193,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
             write_once(x_next + start + c * pixels, next);
 #pragma unroll
             for (int half = 0; half < NEXT_HALVES; ++half) {
-                long long row = row_of(slot, half, NEXT_HALVES, t, n.next_batch, n.frames);
+                long long row = row_of(slot, half, NEXT_HALVES, t, n.next_batch, n.next_batched, n.frames);
                 write_once(sample + (row * n.channels + n.channels - 8 + c) * pixels + p, by.c_in * next);
             }
         }

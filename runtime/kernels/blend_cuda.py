@@ -12,14 +12,17 @@ from pano4d.runtime.kernels.blend import BlendPlan
 from pano4d.runtime.tiles import Layout
 
 THREADS, FRAMES_EACH = 128, 2
-SIZES = np.dtype([(name, np.int32) for name in ("slots", "places", "frames", "size", "batch", "next_batch", "ranks",
-                                           "channels")])
+SIZES = np.dtype([(name, np.int32) for name in ("slots", "places", "frames", "size", "batch", "next_batch", "batched",
+                                           "next_batched", "ranks", "channels")])
 SCALES = np.dtype([(name, np.float32) for name in ("c_skip", "c_out", "ratio", "c_in", "extrapolation", "level")])
 
 
 @dataclass(frozen=True)
 class StateShape:
-    """Say how large the state is.
+    """Say how large the state is, and which engine computes which tile.
+
+    Rows of ``v`` and ``sample`` are those of the engine's calls: all halves of the first B tiles, then of the next B. With
+    a second engine for one tile (``tail``) the tiles that do not fill a call may follow one by one, each with its halves.
 
     Attributes:
         tiles: Tiles of the layout, V.
@@ -35,6 +38,7 @@ class StateShape:
         element: What the engine speaks: ``float16`` or ``float32``.
         unguided_steps: Whether some steps of a guided engine leave the unconditional half out.
         reuse: Whether some of those take the difference of the halves from a step before.
+        tail: Whether there is a second engine, for one tile and its halves.
     """
 
     tiles: int
@@ -50,33 +54,58 @@ class StateShape:
     element: str = "float16"
     unguided_steps: bool = False
     reuse: bool = False
-
-    @property
-    def groups(self) -> int:
-        """Engine calls of a step, G, with as many halves as the engine has rows for."""
-        return self.calls(self.guided)
+    tail: bool = False
 
     def tiles_per_call(self, guided: bool) -> int:
         """Tiles of one engine call in a step with or without guidance: where it is left out, its rows take more."""
         return self.batch * (1 if guided == self.guided else 2)
 
-    def calls(self, guided: bool) -> int:
-        """Engine calls of a step with or without guidance."""
-        return -(-self.slots // self.tiles_per_call(guided))
+    def tail_tiles(self, guided: bool) -> int:
+        """Tiles of a step that the engine for one tile computes: those left over, if they are at most half a call.
+
+        With B = 4 a full call was measured to take 3.7 times as long as one of a single tile. One by one, half its tiles
+        take little more than half its time; more of them would gain little, and nothing where a single tile leaves a GPU
+        idle. Where a guided engine leaves the unconditional half out, its calls hold 2 B tiles, and there is no tail.
+        """
+        left = self.slots % self.batch
+        return left if self.tail and guided == self.guided and left <= self.batch // 2 else 0
+
+    def batched_tiles(self, guided: bool) -> int:
+        """Places of tiles in a step's calls of the whole engine; the last call may leave some of them empty."""
+        batch = self.tiles_per_call(guided)
+        return -(-(self.slots - self.tail_tiles(guided)) // batch) * batch
+
+    def first_rows(self, guided: bool) -> tuple[range, range]:
+        """Give the first row of every call of a step: of the whole engine, and of the one for a single tile."""
+        halves, full = 2 if guided else 1, self.batched_tiles(guided)
+        return (range(0, full * halves, self.tiles_per_call(guided) * halves),
+                range(full * halves, self.rows(guided), halves))
+
+    def rows(self, guided: bool) -> int:
+        """Rows of all engine calls of a step, R."""
+        return (self.batched_tiles(guided) + self.tail_tiles(guided)) * (2 if guided else 1)
+
+    def rows_of_slots(self, guided: bool) -> np.ndarray:
+        """Find the rows of the denoised tiles, as `row_of` of the kernels does. int64 [halves, slots]."""
+        halves, slots = 2 if guided else 1, np.arange(self.slots)
+        batch = np.where(slots < self.batched_tiles(guided), self.tiles_per_call(guided), 1)
+        return (slots // batch * halves + np.arange(halves)[:, None]) * batch + slots % batch
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """List shape and element type of every array, by name; what is planned is what is taken."""
-        pixels, rows = self.size**2, self.batch * (2 if self.guided else 1)
+        pixels = self.size**2
         state = (self.slots, self.frames, 4, pixels)
         kept = state if self.second_order else (1, 1, 1, 1)
         table = (self.ranks, self.slots, pixels)
-        sample = (rows, self.frames, self.channels, pixels)
-        unguided = (self.calls(False), *sample) if self.unguided_steps else (1, 1, 1, 1, 1)
+        kinds = (self.guided, False) if self.unguided_steps else (self.guided,)
+        sample = (self.frames, self.channels, pixels)
+        unguided = (self.rows(False), *sample) if self.unguided_steps else (1, 1, 1, 1)
         rest = (max(1, self.tiles - self.slots), *state[1:]) if self.fuse_samples else (1, 1, 1, 1)
         return {
             "x": (state, "float32"), "x_next": (state, "float32"), "fused": (kept, "float32"),
-            "previous": (kept, "float32"), "v": ((self.groups, rows, self.frames, 4, pixels), self.element),
-            "sample": ((self.groups, *sample), self.element), "unguided_sample": (unguided, self.element),
+            "previous": (kept, "float32"),
+            "v": ((max(map(self.rows, kinds)), self.frames, 4, pixels), self.element),
+            "sample": ((self.rows(self.guided), *sample), self.element), "unguided_sample": (unguided, self.element),
             "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "places": ((self.tiles,), "int32"),
             "given": ((self.frames, self.tiles, pixels, 4), "float32"),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
@@ -134,9 +163,9 @@ def places_of(moving: np.ndarray) -> np.ndarray:
 class TileState:
     """The denoised tiles on the GPU.
 
-    The caller runs the engine on ``sample[g]`` into ``v[g]`` for every group g, then calls `step`. For a step without
-    the unconditional half on a guided engine it runs it on ``unguided_sample[g]``, whose rows are
-    ``tiles_per_call(False)`` tiles. Nothing here allocates or waits after construction.
+    The caller runs the engines from ``sample`` into ``v``, on the rows that start at ``shape.first_rows``, then calls
+    `step`. For a step without the unconditional half on a guided engine it takes ``unguided_sample``. Nothing here
+    allocates or waits after construction.
 
     Args:
         device: Where.
@@ -203,7 +232,7 @@ class TileState:
         shape = self.shape
         pixels = shape.size**2
         for guided, prepare in self._prepare.items():
-            sizes = (shape.frames, pixels, shape.tiles_per_call(guided), shape.channels)
+            sizes = (shape.frames, pixels, shape.tiles_per_call(guided), shape.batched_tiles(guided), shape.channels)
             prepare((-(-pixels // THREADS), shape.slots, shape.frames), THREADS, self.x, self.masks, self.latents,
                     self.sample_of(guided), *map(np.int32, sizes), np.float32(c_in))
 
@@ -235,7 +264,8 @@ class TileState:
         following = shape.guided if next_guided is None else next_guided
         across, groups = -(-shape.size**2 // THREADS), -(-shape.frames // FRAMES_EACH)
         sizes = np.array((shape.slots, shape.tiles, shape.frames, shape.size, shape.tiles_per_call(guided),
-                          shape.tiles_per_call(following), shape.ranks, shape.channels), SIZES)[()]
+                          shape.tiles_per_call(following), shape.batched_tiles(guided), shape.batched_tiles(following),
+                          shape.ranks, shape.channels), SIZES)[()]
         scales = np.array((c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next), SCALES)[()]
         self._give[guided, following, reused](
             (across, shape.tiles, shape.frames), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,

@@ -1,5 +1,5 @@
 // What every kernel shares: element types and bilinear weights. Arrays are named with their shapes, C order.
-// T frames, V tiles, P = s * s pixels of a tile, B tiles of one engine call, G = ceil(slots / B) calls.
+// T frames, V tiles, P = s * s pixels of a tile, B tiles of one engine call, R rows of all calls.
 #pragma once
 
 #ifdef PANO4D_ON_HOST
@@ -29,6 +29,13 @@ __device__ __forceinline__ void put(element* __restrict__ to, float value) { *to
 #endif
 
 typedef unsigned char uint8;
+
+// Row of frame t of a slot: the first `batched` slots, a multiple of `batch`, are computed in calls of `batch` tiles, all
+// others one tile a call; every call holds so many halves.
+__device__ __forceinline__ long long row_of(int slot, int half, int halves, int t, int batch, int batched, int frames) {
+    if (slot >= batched) batch = 1;
+    return ((long long)((slot / batch) * halves + half) * batch + slot % batch) * frames + t;
+}
 
 // Values that are read or written once need not stay in the cache.
 __device__ __forceinline__ float read_once(const float* __restrict__ from) { return __ldcs(from); }

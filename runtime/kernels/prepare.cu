@@ -15,13 +15,12 @@ extern "C" __global__ void __launch_bounds__(128) prepare(
     const float* __restrict__ x,       // [slots, T, 4, P]
     const float* __restrict__ masks,   // [slots, T, P], read with 9 channels
     const float* __restrict__ latents, // [slots, 4, P], unscaled
-    element* __restrict__ sample,      // [G, HALVES * B, T, channels, P]
-    int frames, int pixels, int batch, int channels, float c_in) {
+    element* __restrict__ sample,      // [R, T, channels, P]
+    int frames, int pixels, int batch, int batched, int channels, float c_in) {
     int p = blockIdx.x * blockDim.x + threadIdx.x, slot = blockIdx.y, t = blockIdx.z;
     if (p >= pixels) return;
     for (int half = 0; half < HALVES; ++half) {
-        long long row = ((long long)((slot / batch) * HALVES + half) * batch + slot % batch) * frames + t;
-        element* to = sample + row * channels * pixels + p;
+        element* to = sample + row_of(slot, half, HALVES, t, batch, batched, frames) * channels * pixels + p;
         if (channels == 9) {
             put(to, masks[((long long)slot * frames + t) * pixels + p]);
             to += pixels;

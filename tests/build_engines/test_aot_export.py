@@ -2,7 +2,10 @@
 
 import json
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -70,13 +73,14 @@ def stand_in(network):
 
 @pytest.fixture(scope="module")
 def built(masked, tmp_path_factory):
-    """The masked checkpoint as a bundle for the CPU; only its denoiser is the true one."""
+    """The masked checkpoint as a bundle for the CPU with a tail, as one for a GPU has; only its denoisers are true."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "recipe_of", lambda *asked: replace(recipe_of(*asked), tail=True))
         for module in (build, verify):
             patch.setattr(module, "reference_module", lambda checkpoint, network:
                           stand_in(network) if network in STAND_INS else networks.reference_module(checkpoint, network))
-        return build_bundle(masked, tmp_path_factory.mktemp("bundles") / "masked", "aotinductor", device="cpu",
-                            options=OPTIONS)
+        return build_bundle(masked, tmp_path_factory.mktemp("bundles") / "masked", "aotinductor", tile_batch=2,
+                            device="cpu", options=OPTIONS)
 
 
 def test_a_bundle_says_what_it_is(built):
@@ -88,10 +92,57 @@ def test_a_bundle_says_what_it_is(built):
     assert not any("workspace_bytes" in network for network in manifest["networks"].values())
     assert OPTIONS.items() <= manifest["build"]["options"]["inductor"].items()
     assert {path.name for path in built.path.iterdir()} == {
-        "manifest.json", *(f"{name}{suffix}" for name in NETWORKS for suffix in (".pt2", ".safetensors"))}
+        "manifest.json", "unet_tail.pt2", *(f"{name}{suffix}" for name in NETWORKS for suffix in (".pt2", ".safetensors"))}
     for name in NETWORKS:
         assert [extra["file"] for extra in manifest["networks"][name]["extra_files"]] == [f"{name}.safetensors"]
-        assert manifest["parity"][name]["relative_error"] <= 1e-2
+    assert manifest["parity"].keys() == {*NETWORKS, "unet_tail"}
+    assert all(figures["relative_error"] <= 1e-2 for figures in manifest["parity"].values())
+
+
+def test_a_second_denoiser_for_one_tile_shares_the_weights_of_the_first(built):
+    unet, tail = (built.manifest["networks"][name] for name in ("unet", "unet_tail"))
+    assert tail["extra_files"] == unet["extra_files"] and len(built.files()) == 9
+    assert [spec["shape"][0] for spec in (*unet["inputs"], *tail["inputs"])] == [2] * 4 + [1] * 4
+    inputs = example_inputs(list(built.network("unet").inputs), seed=3)
+    with load_engine(built, "unet") as engine, load_engine(built, "unet_tail") as single:
+        assert single._weights is engine._weights
+        both = verify.run_engine(engine, inputs)
+        each = [verify.run_engine(single, {name: array[i:i + 1] for name, array in inputs.items()}) for i in range(2)]
+    assert verify.parity(np.concatenate(each), both)["relative_error"] < 1e-5
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(name="other"), "'other' is missing there"), (dict(turned=True), "'weight' has other strides there"),
+    (dict(value=2.0), "'weight' has other bytes there"), (dict(shape=(1, 1, 4, 2)), "'weight' has other bytes there"),
+    (dict(dtype=torch.int32), "'weight' has other bytes there"),
+    (dict(name="other", also="weight"), "'other' is missing there"),
+], ids=str)
+def test_weights_that_differ_are_not_shared(tmp_path, monkeypatch, change, words):
+    def packed(name="weight", value=1.0, shape=(1, 2, 2, 2), dtype=torch.float32, turned=False, also=None):
+        held = torch.full(shape, value, dtype=dtype)
+        held = held.contiguous(memory_format=torch.channels_last) if turned else held
+        return {name: held, **({also: torch.ones(1, 2, 2, 2)} if also else {}), "bias": torch.ones(())}
+
+    def export(held, path, **shared):
+        monkeypatch.setattr(aot_export, "Package", lambda path: SimpleNamespace(names=list(held)))
+        monkeypatch.setattr(aot_export, "compile_package", lambda *_: SimpleNamespace(state_dict=held, constants={}))
+        return aot_export.export_aot(nn.Identity(), {}, tmp_path / path, "fp16", "cpu", **shared)
+
+    _, weights = export(packed(also="unused"), "unet.pt2")
+    assert export(packed(), "unet_tail.pt2", weights=weights) == [tmp_path / "unet_tail.pt2", weights]
+    with pytest.raises(BackendError, match=f"^unet_tail cannot share unet.safetensors, since {words}: build with"):
+        export(packed(**change), "unet_tail.pt2", weights=weights)
+    assert [path.name for path in tmp_path.iterdir()] == ["unet.safetensors"]
+
+
+def test_only_engines_for_a_gpu_get_a_second_denoiser(masked, monkeypatch):
+    assert not recipe_of("onnxruntime", "fp16").tail and not recipe_of("aotinductor", "fp16", "cpu").tail
+    monkeypatch.setattr(aot_export, "compile_device", lambda device: "cuda")
+    monkeypatch.setattr(aot_export, "target_block", lambda device: {"device": "cuda"})
+    assert recipe_of("aotinductor", "fp16").tail
+    checkpoint = read_checkpoint(masked)
+    for batch, tail, named in ((1, True, 4), (2, False, 4), (2, True, 5)):
+        assert len(network_specs(checkpoint, tile_shape(checkpoint, None, None, batch), tail)) == named
 
 
 def test_weights_lie_beside_the_package(built):
@@ -126,9 +177,10 @@ def test_tied_lifted_and_huge_constants_are_all_there(built):
 
 def test_a_key_that_is_there_is_not_built_again(built, masked, monkeypatch):
     monkeypatch.setattr(build, "_fill", None)
-    assert build_bundle(masked, built.path, "aotinductor", device="cpu", options=OPTIONS) == built
-    with pytest.raises(BundleError, match="holds another bundle"):
-        build_bundle(masked, built.path, "aotinductor", device="cpu", options=OPTIONS | {"max_autotune": True})
+    assert build_bundle(masked, built.path, "aotinductor", tile_batch=2, device="cpu", options=OPTIONS) == built
+    for more in ({"tile_batch": 1}, {"options": OPTIONS | {"max_autotune": True}}):
+        with pytest.raises(BundleError, match="holds another bundle"):
+            build_bundle(masked, built.path, "aotinductor", **dict(tile_batch=2, device="cpu", options=OPTIONS) | more)
 
 
 def test_the_target_decides_the_key_but_not_the_driver(masked, monkeypatch):
@@ -196,13 +248,16 @@ def test_a_module_that_cannot_be_exported_is_refused(tmp_path):
 
 
 @pytest.mark.gpu
-def test_every_true_network_runs_on_the_gpu_in_half(masked, tmp_path):
-    bundle = build_bundle(masked, tmp_path / "out", "aotinductor", "fp16", device="cuda")
+@pytest.mark.parametrize("tile_batch, guidance, tail", [(1, 1.0, []), (2, 3.0, ["unet_tail"])])
+def test_every_true_network_runs_on_the_gpu_in_half(masked, tmp_path, tile_batch, guidance, tail):
+    bundle = build_bundle(masked, tmp_path / "out", "aotinductor", "fp16", device="cuda", tile_batch=tile_batch,
+                          max_guidance_scale=guidance)
+    assert sorted(bundle.manifest["networks"]) == sorted([*NETWORKS, *tail])
     assert bundle.manifest["target"].keys() == {"device", "compute_capability", "gpu", "cuda", "driver"}
     assert all(network["workspace_bytes"] > 0 for network in bundle.manifest["networks"].values())
     plan = inspect(bundle.path, AnimateSettings(width=64, height=32))["memory"]
     assert not plan["notes"] and plan["peak_bytes"] > plan["context_bytes"]
-    for name in NETWORKS:
+    for name in bundle.manifest["networks"]:
         assert bundle.manifest["parity"][name]["relative_error"] <= verify.BOUNDS["fp16"]
         inputs = example_inputs(list(bundle.network(name).inputs), seed=2)
         with load_engine(bundle, name) as engine:

@@ -14,9 +14,13 @@ from pano4d.runtime.errors import CheckpointError  # noqa: E402
 @pytest.mark.parametrize("kind, channels, batch", [("masked", 9, 2), ("stock", 8, 4)])
 def test_guidance_doubles_the_batch_of_the_denoiser(kind, channels, batch, request):
     checkpoint = read_checkpoint(request.getfixturevalue(kind))
-    specs = network_specs(checkpoint, tile_shape(checkpoint, 24, 3, 2))
+    specs = network_specs(checkpoint, tile_shape(checkpoint, 24, 3, 2), tail=True)
     assert [spec.shape for spec in specs["unet"][0]] == [(batch, 3, channels, 12, 12), (batch,), (batch, 1, 8), (batch, 3)]
     assert specs["unet"][1][0].shape == (batch, 3, 4, 12, 12)
+    single = batch // 2
+    assert [spec.shape for spec in specs["unet_tail"][0]] == [(single, 3, channels, 12, 12), (single,), (single, 1, 8), (single, 3)]
+    assert specs["unet_tail"][1][0].shape == (single, 3, 4, 12, 12)
+    assert list(specs) == ["image_encoder", "vae_encoder", "unet", "unet_tail", "vae_decoder"], "the first is built first"
     assert specs["vae_encoder"][0][0].shape == (2, 3, 24, 24)
     assert specs["vae_decoder"][1][0].shape == (1, 3, 3, 24, 24), "the decoder takes one tile at a time"
 
@@ -24,7 +28,7 @@ def test_guidance_doubles_the_batch_of_the_denoiser(kind, channels, batch, reque
 @pytest.mark.parametrize("kind", ["masked", "stock"])
 def test_modules_have_the_shapes_that_are_stated(kind, request):
     checkpoint = read_checkpoint(request.getfixturevalue(kind))
-    for name, (inputs, outputs) in network_specs(checkpoint, tile_shape(checkpoint, 8, 3, 2)).items():
+    for name, (inputs, outputs) in network_specs(checkpoint, tile_shape(checkpoint, 8, 3, 2), tail=True).items():
         module = reference_module(checkpoint, name)
         with torch.no_grad():
             result = module(*(torch.from_numpy(array) for array in example_inputs(inputs).values()))

@@ -47,6 +47,16 @@ def test_the_largest_batch_that_fits_is_taken(full, gb, batch):
     assert fitting_tile(full, tile, gb * 10**9, "fp16", HALF) == replace(tile, batch=batch)
 
 
+def test_a_second_denoiser_takes_working_memory_of_its_own(full):
+    tile, one = TileShape(512, 64, 14, 1), 2.2 * GIB
+    for batch in (1, 2, 4, 8):
+        plain, more = (plan_memory(planned_bundle(full, replace(tile, batch=batch), "fp16", HALF, tail),
+                                   tile_batch.planned_run(tile)).stages[4] for tail in (False, True))
+        assert more.weights_bytes == plain.weights_bytes
+        assert more.workspace_bytes - plain.workspace_bytes == pytest.approx(one if batch > 1 else 0, rel=0.06)
+    assert fitting_tile(full, tile, 14 * 10**9, "fp16", HALF, tail=True).batch == 2
+
+
 def test_what_does_not_fit_is_refused(full):
     tile = TileShape(512, 64, 14, 1)
     with pytest.raises(SettingsError, match="4096x2048 with a tile batch of 1 needs about 9.* GB .* is 6 GB: choose a smaller --tile-px"):
@@ -76,8 +86,8 @@ def test_weights_are_counted_by_network(masked):
 def test_a_build_takes_the_batch_that_fits(masked, tmp_path, monkeypatch):
     checkpoint, gpu = read_checkpoint(masked), {"device": "cuda", "compute_capability": "9.0"}
     tile = TileShape(16, 8, 2, 1)
-    needed = [plan_memory(planned_bundle(checkpoint, replace(tile, batch=batch), "fp16", HALF), tile_batch.planned_run(tile))
-              .in_chunks(1).peak_bytes for batch in (1, 2)]
+    needed = [plan_memory(planned_bundle(checkpoint, replace(tile, batch=batch), "fp16", HALF, True),
+                          tile_batch.planned_run(tile)).in_chunks(1).peak_bytes for batch in (1, 2)]
     assert CONTEXT_BYTES < needed[0] < needed[1]
     built = []
     monkeypatch.setattr(aot_export, "compile_device", lambda device: device)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec
-from pano4d.runtime.backends.fake import fake_manifest
+from pano4d.runtime.backends.fake import FakeBundle, fake_manifest
 from pano4d.runtime.bundle import Bundle, default_bundle_path, file_record
 from pano4d.runtime.errors import BundleError
 
@@ -54,6 +54,44 @@ def test_a_whole_bundle_opens(folder):
     assert network.inputs == (TensorSpec("pixels", "float32", (1, 3, 64, 64)),)
     assert network.outputs[0].shape == (1, 4, 8, 8)
     assert len(bundle.files()) == 5
+
+
+@pytest.fixture
+def tailed(folder):
+    """The same for four tiles at once, with a second denoiser that shares a file with the first."""
+    manifest, old = fake_manifest(64, 4, 9, 4, 3.0, 3, tail=True), json.loads((folder / "manifest.json").read_text())
+    (folder / "unet_tail.onnx").write_bytes(b"tail")
+    for name in NETWORKS:
+        manifest["networks"][name] |= {key: old["networks"][name][key] for key in ("file", "sha256", "bytes", "extra_files")}
+    manifest["networks"]["unet_tail"] |= file_record(folder, "unet_tail.onnx") | {
+        "extra_files": old["networks"]["unet"]["extra_files"]}
+    write(folder, manifest)
+    return folder
+
+
+def test_a_second_denoiser_is_optional(folder, tailed):
+    bundle = Bundle.open(tailed)
+    assert bundle.has_tail and not FakeBundle().has_tail
+    assert bundle.network("unet_tail").inputs[0].shape == (2, 4, 9, 8, 8)
+    assert [record["file"] for record in bundle.files()].count("unet.onnx.data") == 1 and len(bundle.files()) == 6
+
+
+@pytest.mark.parametrize("path, value, words", [
+    ((), 3, "networks.unet_tail is missing"), (("sha256",), None, "networks.unet_tail.sha256"),
+    (("inputs", 0, "shape"), [], "networks.unet_tail.inputs are not those of networks.unet for one tile of 4"),
+    (("inputs", 0, "shape"), [8, 4, 9, 8, 8], "networks.unet_tail.inputs"),
+    (("outputs", 0, "dtype"), "float16", "networks.unet_tail.outputs"),
+    (("outputs", 0, "shape"), [2, 4, 4, 8, 9], "networks.unet_tail.outputs"),
+    (("workspace_bytes",), -1, "networks.unet_tail.workspace_bytes"),
+], ids=str)
+def test_a_second_denoiser_must_be_the_first_one_for_one_tile(tailed, path, value, words):
+    change(tailed, "networks", "unet_tail", *path, value=value)
+    assert "is incomplete" in refusal(tailed) and words in refusal(tailed)
+
+
+def test_a_shared_file_of_another_digest_is_refused(tailed):
+    change(tailed, "networks", "unet_tail", "extra_files", 0, "sha256", value="0" * 64)
+    assert "unet.onnx.data is not the file that was built" in refusal(tailed)
 
 
 def test_a_bundle_cannot_be_changed(folder):

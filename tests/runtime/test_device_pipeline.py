@@ -3,14 +3,16 @@
 Without a GPU the kernels' source runs as C++ loops over NumPy memory (`kernels/host_device.py`).
 """
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pano4d.runtime import backends, device_pipeline, schedule
+from pano4d.runtime import backends, device_pipeline, schedule, tiles
 from pano4d.runtime.backends.base import Engine
 from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
+from pano4d.runtime.conditions import Conditions
 from pano4d.runtime.errors import DeviceMemoryError, SettingsError
 from pano4d.runtime.pipeline import Animator
 from pano4d.runtime.settings import AnimateSettings
@@ -21,10 +23,10 @@ SETTINGS = AnimateSettings(width=128, height=64)
 class EngineOnDevice(Engine):
     """The stand-in, with its buffers in the device's memory."""
 
-    device, loaded = "cuda", set()
+    device, loaded, runs = "cuda", set(), Counter()
 
     def __init__(self, bundle, network, where):
-        self.inner, self.where = FakeEngine(bundle, network), where
+        self.inner, self.where, self.network = FakeEngine(bundle, network), where, network
         self.inputs, self.outputs = self.inner.inputs, self.inner.outputs
         self.loaded.add(self)
 
@@ -35,6 +37,7 @@ class EngineOnDevice(Engine):
         if all(isinstance(array, np.ndarray) for array in buffers.values()):  # the CPU's pipeline, for comparison
             return self.inner.run(buffers)
         values = {name: self.where.download(array) for name, array in buffers.items()}
+        self.runs[self.network] += 1
         self.inner.run(values)
         for spec in self.outputs:
             self.where.upload(values[spec.name], buffers[spec.name])
@@ -101,6 +104,76 @@ def test_an_interval_of_all_levels_changes_nothing_on_a_device(on_device, panora
     assert (plain.latents == all_levels.latents).all()
 
 
+def told_of(count, layout, bundle, seed=0):
+    """Random conditions of which the last tiles move, and a first state."""
+    rng, size = np.random.default_rng(seed), bundle.tile["latent_px"]
+    state = (layout.count, bundle.tile["frames"], 4, size, size)
+
+    def normal(*shape):
+        return rng.standard_normal(shape, np.float32)
+
+    told = Conditions(np.arange(layout.count) >= layout.count - count, rng.random((*state[:2], size, size), np.float32),
+                      normal(layout.count, 4, size, size), normal(layout.count, 1, 8), np.array([6, 127, 0.02], np.float32))
+    return told, 80 * normal(*state)
+
+
+def denoised(device, bundle, count, **settings):
+    """Denoise this many tiles; the last state, and how often each engine ran."""
+    layout, settings = tiles.icosahedron_vertices(), replace(SETTINGS, **settings).resolved(bundle.sampler)
+    sigmas = schedule.noise_levels(settings.levels, settings.steps, bundle.sampler)
+    guided = bundle.sampler["max_guidance_scale"] > 1.0
+    what = device_pipeline.Denoising(backends.Engines(bundle), layout, settings, guided, sigmas)
+    EngineOnDevice.runs.clear()
+    return device_pipeline.denoise(device, what, *told_of(count, layout, bundle)), dict(EngineOnDevice.runs)
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """Let the stand-in for the denoiser answer to all that it is told."""
+    plain = FakeEngine._unet
+    monkeypatch.setattr(FakeEngine, "_unet", lambda self, sample, c_noise, embeddings, ids: plain(
+        self, sample, c_noise, embeddings, ids) + (embeddings[..., 0] * ids[:, :1])[:, :, None, None, None])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("batch", [2, 3, 4])
+def test_tiles_left_over_run_one_by_one_and_give_the_same_bytes(on_device, embedded, batch, guidance):
+    like = dict(tile_px=32, frames=2, batch=batch, max_guidance_scale=guidance, steps=2)
+    for count in range(1, 10):
+        wanted, whole = denoised(on_device, FakeBundle(**like), count)
+        ours, runs = denoised(on_device, FakeBundle(**like, tail=True), count)
+        assert ours.tobytes() == wanted.tobytes() and whole == {"unet": 2 * -(-count // batch)}
+        full, left = divmod(count, batch)
+        expected = {"unet": full + 1} if left > batch / 2 else {"unet": full, "unet_tail": left}
+        assert runs == {name: 2 * calls for name, calls in expected.items() if calls}, count
+        assert not EngineOnDevice.loaded
+
+
+@pytest.mark.parametrize("fuse, solver, reuse", [("sample", "dpmpp-2m", 0), ("denoised", "euler", 1)])
+@pytest.mark.parametrize("interval", [(LEVELS[3], LEVELS[1]), (LEVELS[1], 100.0), (0.0, LEVELS[3]), (100.0, 200.0)],
+                         ids=["middle", "first", "last", "none"])
+def test_steps_without_guidance_run_no_tile_alone(on_device, embedded, interval, fuse, solver, reuse):
+    like, options = dict(GUIDED, tile_px=32, frames=2, batch=4), dict(fuse=fuse, solver=solver, guidance_reuse=reuse)
+    for count in (1, 2, 5, 9):
+        wanted, whole = denoised(on_device, FakeBundle(**like), count, guidance_interval=interval, **options)
+        ours, runs = denoised(on_device, FakeBundle(**like, tail=True), count, guidance_interval=interval, **options)
+        assert ours.tobytes() == wanted.tobytes()
+        alone = runs.get("unet_tail", 0)
+        assert alone % (count % 4) == 0 and whole["unet"] - runs.get("unet", 0) == alone // (count % 4)
+
+
+def test_an_engine_for_one_tile_stays_open_in_a_block(on_device, panorama, mask):
+    bundle = FakeBundle(batch=7, tail=True, max_guidance_scale=2.0)
+    animator = Animator(bundle, SETTINGS, device=on_device)
+    once = animator.animate(panorama, mask)
+    assert len(once.moving_tiles) == 8 and not EngineOnDevice.loaded
+    with animator:
+        for _ in range(2):
+            assert animator.animate(panorama, mask).frames.tobytes() == once.frames.tobytes()
+            assert sorted(engine.network for engine in EngineOnDevice.loaded) == sorted(bundle.manifest["networks"])
+    assert not EngineOnDevice.loaded
+
+
 @pytest.mark.parametrize("policy", ["trained", "soft"])
 def test_other_mask_policies(on_device, panorama, mask, policy):
     settings = replace(SETTINGS, mask_policy=policy)
@@ -161,7 +234,7 @@ def test_all_memory_is_given_back(on_device, panorama, mask):
 def test_wherever_memory_runs_out_all_of_it_is_given_back(on_device, panorama, mask):
     if not hasattr(on_device, "blocks"):
         pytest.skip("counted on the host only")
-    animator = Animator(FakeBundle(max_guidance_scale=2.0, batch=2, steps=1), SETTINGS, device=on_device)
+    animator = Animator(FakeBundle(max_guidance_scale=2.0, batch=7, steps=1, tail=True), SETTINGS, device=on_device)
     on_device.left = 1000
     animator.animate(panorama, mask)
     taken = 1000 - on_device.left

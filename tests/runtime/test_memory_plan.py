@@ -25,13 +25,15 @@ PARAMETERS = {"image_encoder": 632_076_800, "vae_encoder": 34_163_664, "unet": 1
 MEASURED = {1: 1.2, 2: 2.2, 4: 4.1, 8: 8.0}
 
 
-def full_bundle(batch=4, workspace=True):
+def full_bundle(batch=4, workspace=True, tail=False):
     """What a build of Stable Video Diffusion for a GPU says of itself: 512 px, 14 frames, fp16, guided."""
-    manifest = json.loads(json.dumps(fake_manifest(512, 14, 9, batch, 3.0, 25)))
-    needs = {"image_encoder": 0.25, "vae_encoder": 0.5 * batch + 0.25, "unet": MEASURED[2 * batch], "vae_decoder": 7.0}
+    manifest = json.loads(json.dumps(fake_manifest(512, 14, 9, batch, 3.0, 25, tail)))
+    needs = {"image_encoder": 0.25, "vae_encoder": 0.5 * batch + 0.25, "unet": MEASURED[2 * batch], "vae_decoder": 7.0,
+             "unet_tail": MEASURED[2]}
     for name, network in manifest["networks"].items():
+        weights = name.removesuffix("_tail")
         network |= {"file": f"{name}.pt2", "extra_files": [
-            {"file": f"{name}.safetensors", "sha256": "", "bytes": 2 * PARAMETERS[name]}]}
+            {"file": f"{weights}.safetensors", "sha256": "", "bytes": 2 * PARAMETERS[weights]}]}
         if workspace:
             network["workspace_bytes"] = int(needs[name] * GIB)
         for spec in (*network["inputs"], *network["outputs"]):
@@ -68,7 +70,8 @@ def counted(device, monkeypatch):
 
 @pytest.mark.parametrize("bundle, settings", [
     (dict(), dict()), (dict(batch=3, max_guidance_scale=3.0), dict(solver="dpmpp-2m")), (dict(channels=8), dict(fuse="denoised")),
-    (dict(), dict(mask_policy="soft", layout="rings-62"))], ids=str)
+    (dict(), dict(mask_policy="soft", layout="rings-62")), (dict(batch=4, max_guidance_scale=3.0, tail=True), dict()),
+    (dict(batch=4, max_guidance_scale=3.0, tail=True), dict(guidance_interval=(1.0, 100.0), guidance_reuse=1))], ids=str)
 def test_planned_bytes_are_those_taken(counted, panorama_pixels, bundle, settings):
     bundle, settings = FakeBundle(**bundle), replace(SETTINGS, **settings)
     mask = np.zeros((64, 128), bool)
@@ -91,7 +94,7 @@ def test_planned_bytes_are_those_taken(counted, panorama_pixels, bundle, setting
         patch.setattr(device_pipeline, "compose", compose)
         animation = Animator(bundle, settings, device=counted).animate(panorama_pixels, mask, timer=timer)
     moving, frozen = len(animation.moving_tiles), settings.mask_policy == "freeze"
-    assert moving < animation.tiles_total
+    assert moving < animation.tiles_total and (not bundle.has_tail or moving % 4 == 1)
     planned = {stage.name: stage.arrays_bytes for stage in plan_memory(bundle, settings, moving, int(mask.sum())).stages}
     assert peaks["encode"] == max(planned[name] for name in ("cut", "embed", "encode"))
     assert peaks["denoise"] == max(planned["noise"], planned["denoise"])
@@ -166,6 +169,28 @@ def test_engines_that_are_kept_are_all_counted(counted, panorama_pixels):
     assert 26e9 < kept.peak_bytes < 28e9
     with pytest.raises(SettingsError, match="--tile-batch 2"):
         fit_memory(full_bundle(), at(4096), 24 * 10**9, keep=True)
+
+
+def test_a_second_denoiser_takes_working_memory_where_it_may_run_and_no_weights():
+    plain, more = full_bundle(), full_bundle(tail=True)
+    needs = int(MEASURED[2] * GIB)
+    for moving, keep, runs in ((None, False, True), (28, False, False), (27, False, False), (26, False, True),
+                               (1, False, True), (28, True, True)):
+        ours, without = plan_memory(more, at(4096), moving, keep=keep), plan_memory(plain, at(4096), moving, keep=keep)
+        for one, other in zip(ours.stages, without.stages):
+            assert one.weights_bytes == other.weights_bytes
+            assert one.workspace_bytes == other.workspace_bytes + (needs if runs and one.name == "denoise" else 0)
+            assert one.arrays_bytes <= other.arrays_bytes
+        assert ours.peak_bytes <= plan_memory(more, at(4096), keep=keep).peak_bytes
+    assert not plan_memory(more, at(4096), 25).unknown
+    assert plan_memory(full_bundle(workspace=False, tail=True), at(4096), 25).unknown[2] == "unet"
+
+
+@pytest.mark.parametrize("batch, networks", [(2, 5), (1, 4)])
+def test_another_tile_batch_leaves_the_second_denoiser_as_it_is(batch, networks):
+    made, before = memory_limit.with_tile_batch(full_bundle(tail=True), batch), full_bundle(tail=True)
+    assert len(made.manifest["networks"]) == networks and made.has_tail == (batch > 1)
+    assert batch == 1 or made.network("unet_tail") == before.network("unet_tail")
 
 
 @pytest.mark.parametrize("count", [0, 99])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pano4d.runtime import schedule
+from pano4d.runtime import backends, schedule
 from pano4d.runtime.backends.fake import FakeBundle, FakeEngine
 from pano4d.runtime.checkpointing import load_state
 from pano4d.runtime.errors import InputError, SettingsError
@@ -47,6 +47,14 @@ def test_tiles_without_motion_are_skipped(panorama, mask):
     assert result.tiles_total == 12
     assert 0 < result.tiles_skipped < 12
     assert result.tiles_skipped == 12 - len(result.moving_tiles)
+
+
+def test_on_a_cpu_an_engine_for_one_tile_is_left_alone(panorama, mask, monkeypatch):
+    loaded, load = [], backends.load_engine
+    monkeypatch.setattr(backends, "load_engine", lambda bundle, network, *more: loaded.append(network) or load(
+        bundle, network, *more))
+    plain, tailed = (animate(panorama, mask, bundle=FakeBundle(batch=7, tail=tail)) for tail in (False, True))
+    assert plain.frames.tobytes() == tailed.frames.tobytes() and "unet" in loaded and "unet_tail" not in loaded
 
 
 def test_a_skipped_tile_changes_nothing_that_moves(panorama, mask):

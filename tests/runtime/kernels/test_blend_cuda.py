@@ -27,38 +27,66 @@ def inputs(size, element, seed=0):
 
 
 def make_state(device, size, element, batch, channels=9, guided=True, second_order=True, samples=False,
-               unguided_steps=False, reuse=False):
+               unguided_steps=False, reuse=False, tail=False):
     plan = BlendPlan.build(LAYOUT, size)
     ranks = blend_tables(plan, MOVING, size)[1].shape[0]
     shape = StateShape(LAYOUT.count, SLOTS, FRAMES, size, batch, channels, ranks, guided, second_order, samples,
-                       element, unguided_steps, reuse)
+                       element, unguided_steps, reuse, tail)
     return TileState(device, LAYOUT, MOVING, shape, plan), plan
 
 
-def by_slot(rows, batch, half, halves):
-    """Put rows [G, halves * B, ...] in the order of slots."""
-    return rows.reshape(-1, halves, batch, *rows.shape[2:])[:, half].reshape(-1, *rows.shape[2:])[:SLOTS]
+def calls_of(state, guided, slots=SLOTS):
+    """What the engines' calls hold, row by row: slot and half, or None; the calls of a step one after another."""
+    shape = state if isinstance(state, StateShape) else state.shape
+    batch = shape.batch if guided == shape.guided else 2 * shape.batch
+    calls = [list(range(slots))[first:first + batch] for first in range(0, slots, batch)]
+    if shape.tail and guided == shape.guided and len(calls[-1]) <= batch / 2:
+        calls += [[slot] for slot in calls.pop()]
+    else:
+        calls[-1] += [None] * (batch - len(calls[-1]))
+    return [[None if slot is None else (slot, half) for half in range(2 if guided else 1) for slot in call] for call in calls]
+
+
+def rows_of(state, guided):
+    """Find the rows of the slots, by half."""
+    rows = sum(calls_of(state, guided), [])
+    return [[rows.index((slot, half)) for slot in range(SLOTS)] for half in range(2 if guided else 1)]
 
 
 def write_predictions(device, state, v, guided):
-    halves, batch = 2 if guided else 1, state.shape.tiles_per_call(guided)
-    rows = np.zeros((state.shape.calls(guided) * batch, halves, *v.shape[2:]), v.dtype)
-    for half in range(halves):
-        rows[:SLOTS, half] = v[1 - half if guided else 0][MOVING]  # v[0] conditional, v[1] unconditional
-    rows = rows.reshape(-1, batch, halves, *v.shape[2:]).swapaxes(1, 2).reshape(-1, *state.v.shape[1:])
-    # An engine that runs less often leaves what it wrote before: nothing may read it.
-    left = np.full((state.v.shape[0] - len(rows), *state.v.shape[1:]), np.nan, v.dtype)
-    device.upload(np.concatenate([rows, left]), state.v)
+    # What an engine wrote for nobody, or left there when it ran more often: nothing may read it.
+    rows = np.full((state.v.shape[0], *v.shape[2:]), np.nan, v.dtype)
+    for half, of_slots in enumerate(rows_of(state, guided)):
+        rows[of_slots] = v[1 - half if guided else 0][MOVING]  # v[0] conditional, v[1] unconditional
+    device.upload(rows, state.v)
 
 
-@pytest.mark.parametrize("size, element, batch", [(5, "float16", 2), (9, "float32", 4), (8, "float16", 1)])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("tail, guided, unguided_steps", [(False, True, True), (True, True, True), (True, False, False),
+                                                          (False, False, False)])
+def test_tiles_are_laid_out_in_calls(batch, tail, guided, unguided_steps):
+    for slots in range(1, 20):
+        shape = StateShape(20, slots, 2, 4, batch, 9, 1, guided, True, unguided_steps=unguided_steps, tail=tail)
+        for step in {guided, False}:
+            calls, (full, single) = calls_of(shape, step, slots), shape.first_rows(step)
+            rows, starts = sum(calls, []), [sum(map(len, calls[:i])) for i in range(len(calls))]
+            assert [*full, *single] == starts and shape.rows(step) == len(rows) <= shape.arrays()["v"][0][0]
+            assert [rows[at] for at in shape.rows_of_slots(step).ravel()] == [
+                (slot, half) for half in range(2 if step else 1) for slot in range(slots)]
+            assert shape.arrays()["sample" if step == guided else "unguided_sample"][0][0] == len(rows)
+        assert len(shape.first_rows(guided)[1]) == shape.tail_tiles(guided) <= batch // 2
+
+
+@pytest.mark.parametrize("size, element, batch, tail", [
+    (5, "float16", 2, False), (9, "float32", 4, False), (8, "float16", 1, False), (5, "float16", 2, True),
+    (7, "float32", 4, True)])
 @pytest.mark.parametrize("guided, second_order, fuse", [
     ((True, True), True, "denoised"), ((False, False), False, "denoised"), ((True, True), True, "sample"),
     ((False, False), False, "sample"), ((True, False), True, "sample"), ((False, True), False, "denoised")])
-def test_two_steps_equal_the_reference(device, size, element, batch, guided, second_order, fuse):
+def test_two_steps_equal_the_reference(device, size, element, batch, tail, guided, second_order, fuse):
     given, guidance = inputs(size, element), np.linspace(1, 3, FRAMES) if any(guided) else None
     state, plan = make_state(device, size, element, batch, guided=any(guided), second_order=second_order,
-                             samples=fuse == "sample", unguided_steps=len(set(guided)) > 1)
+                             samples=fuse == "sample", unguided_steps=len(set(guided)) > 1, tail=tail)
     rest = (given["x"] - given["still"][:, None])[~MOVING] / np.float32(SIGMAS[0])
     c_in = [schedule.scalings(sigma)[2] for sigma in SIGMAS]
     state.begin(given["x"][MOVING], given["masks"][MOVING], given["latents"][MOVING], given["still"], c_in[0], guidance, rest)
@@ -78,10 +106,10 @@ def test_two_steps_equal_the_reference(device, size, element, batch, guided, sec
     ours = device.download(state.x).reshape(SLOTS, FRAMES, 4, size, size)
     error, allowed = np.abs(ours - exact[MOVING]).max(), np.abs(plain - exact)[MOVING].max()
     assert error <= 2 * allowed, f"{error:.2e} against {allowed:.2e} in float32"
-    halves, batch = 2 if guided[-1] else 1, state.shape.tiles_per_call(guided[-1])
-    sample = device.download(state.sample_of(guided[-1])).reshape(-1, halves * batch, FRAMES, 9, size, size)
-    for half in range(halves):
-        rows = by_slot(sample, batch, half, halves)
+    sample = device.download(state.sample_of(guided[-1])).reshape(-1, FRAMES, 9, size, size)
+    halves = 2 if guided[-1] else 1
+    for half, of_slots in enumerate(rows_of(state, guided[-1])):
+        rows = sample[of_slots]
         noisy = rows[:, :, 1:5]
         assert (rows[:, :, 0] == given["masks"][MOVING].astype(element)).all()
         assert (rows[:, :, 5:] == (half == halves - 1) * given["latents"][MOVING][:, None].astype(element)).all()
@@ -89,15 +117,15 @@ def test_two_steps_equal_the_reference(device, size, element, batch, guided, sec
 
 
 @pytest.mark.parametrize("channels", [8, 9])
-@pytest.mark.parametrize("guided", [True, False])
-def test_the_first_input_is_mask_noise_and_image(device, channels, guided):
-    size, batch, halves = 5, 2, 2 if guided else 1
+@pytest.mark.parametrize("guided, tail", [(True, False), (False, False), (True, True), (False, True)])
+def test_the_first_input_is_mask_noise_and_image(device, channels, guided, tail):
+    size, batch, halves = 5, 4 if tail else 2, 2 if guided else 1
     given = inputs(size, "float32")
-    state, _ = make_state(device, size, "float32", batch, channels, guided)
+    state, _ = make_state(device, size, "float32", batch, channels, guided, tail=tail)
     state.begin(given["x"][MOVING], given["masks"][MOVING], given["latents"][MOVING], given["still"], 0.25)
-    sample = device.download(state.sample).reshape(state.shape.groups, halves * batch, FRAMES, channels, size, size)
-    for half in range(halves):
-        rows, known = by_slot(sample, batch, half, halves), half == halves - 1
+    sample = device.download(state.sample).reshape(-1, FRAMES, channels, size, size)
+    for half, of_slots in enumerate(rows_of(state, guided)):
+        rows, known = sample[of_slots], half == halves - 1
         if channels == 9:
             assert (rows[:, :, 0] == given["masks"][MOVING]).all()
         assert (rows[:, :, channels - 8:channels - 4] == 0.25 * given["x"][MOVING]).all()
@@ -129,9 +157,9 @@ def test_a_step_with_reused_guidance_equals_the_reference(device, size, element,
     assert error <= 2 * allowed, f"{error:.2e} against {allowed:.2e} in float32"
 
 
-@pytest.mark.parametrize("unguided_steps", [False, True])
-def test_planned_bytes_are_those_taken(device, unguided_steps):
-    state, _ = make_state(device, 5, "float16", 2, unguided_steps=unguided_steps, reuse=unguided_steps)
+@pytest.mark.parametrize("unguided_steps, tail", [(False, False), (True, False), (False, True), (True, True)])
+def test_planned_bytes_are_those_taken(device, unguided_steps, tail):
+    state, _ = make_state(device, 5, "float16", 4, unguided_steps=unguided_steps, reuse=unguided_steps, tail=tail)
     assert sum(array.nbytes for array in state._arrays.values()) == state.shape.nbytes
     state.free()
 
