@@ -86,9 +86,9 @@ class HostKernel:
         self.function = function
 
     def __call__(self, grid, threads, *arguments):
-        held = [compiler._packed(argument) for argument in arguments]
-        pointers = (ctypes.c_void_p * len(held))(*(one.ctypes.data for one in held))
+        values, pointers = compiler.packed(arguments)
         self.function((ctypes.c_int * 3)(*(*grid, 1, 1)[:3]), ctypes.c_int(threads), pointers)
+        del values
 
 
 def host_kernels(folder: Path):
