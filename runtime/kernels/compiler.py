@@ -24,7 +24,7 @@ from pano4d.runtime.errors import BackendError, OutputError
 from pano4d.runtime.files import atomic_file
 
 FOLDER = Path(__file__).parent
-HEADERS = ("common.cuh",)
+HEADERS = ("common.cuh", "patch.cuh")
 CACHE_VARIABLE = "PANO4D_CACHE"
 
 

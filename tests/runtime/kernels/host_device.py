@@ -100,6 +100,8 @@ def host_kernels(folder: Path):
             f'extern "C" void host_{name}(const int* grid, int threads, void** args) '
             f"{{ launch({name}, grid, threads, args); }}\n" for name in names)
         options = [f"-D{key}={value}" for key, value in defined.items()]
+        if "__syncthreads" in (compiler.FOLDER / source).read_text():
+            options.append("-DBARRIERS")
         stem = folder / hashlib.sha256(repr((text, options)).encode()).hexdigest()[:16]
         if not stem.with_suffix(".so").exists():
             stem.with_suffix(".cpp").write_text(text)
