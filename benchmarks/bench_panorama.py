@@ -263,7 +263,8 @@ def main() -> None:
     torch.cuda.empty_cache()
     with Device() as device:
         measured = bandwidth.measure(device, args.width)
-        save(**{name.split("_")[0]: {"gbps": value} for name, value in measured.items()})
+        save(**{kind: {name.split("_", 1)[1]: value for name, value in measured.items() if name.startswith(f"{kind}_")}
+                for kind in ("copy", "blend", "compose")})
         with PeakMemory() as peak:
             waterfall(bundle, device, picture, masks, save_rows(peak))
         if args.largest:

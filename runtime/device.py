@@ -334,6 +334,19 @@ class Device:
         call(self._cu.cuEventSynchronize, event)
         call(self._cu.cuEventDestroy, event)
 
+    def reached(self, event: Any) -> bool:
+        """Tell whether the GPU has come past an event; it stays.
+
+        Raises:
+            BackendError: Work before the event failed.
+        """
+        code, = self._cu.cuEventQuery(event)
+        if code == self._cu.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        if int(code) != 0:
+            raise _error("cuEventQuery", code)
+        return True
+
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         """Wait for the second of two events and tell the milliseconds between them; both are used up.
 

@@ -21,7 +21,7 @@ from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
 from pano4d.runtime.kernels.blend_cuda import StateShape, TileState
-from pano4d.runtime.kernels.compose_cuda import Composer
+from pano4d.runtime.kernels.compose_cuda import Composer, PixelMajor, pixel_major_shape
 from pano4d.runtime.kernels.noise_cuda import sphere_noise
 from pano4d.runtime.settings import AnimateSettings
 from pano4d.runtime.tiles import Layout
@@ -275,16 +275,17 @@ def decode_arrays(source: TensorSpec, target: TensorSpec, slots: int) -> Arrays:
         slots: Tiles to decode.
 
     Returns:
-        ``clean``, ``latents`` and ``pixels``.
+        ``clean``, ``latents``, ``decoded``, which is what one call of the engine writes, and ``pixels``.
     """
-    groups = -(-slots // source.shape[0])
-    return {"clean": ((groups * source.shape[0], *source.shape[1:]), "float32"),
-            "latents": ((groups, *source.shape), source.dtype), "pixels": ((groups, *target.shape), target.dtype)}
+    calls, batch = -(-slots // source.shape[0]), source.shape[0]
+    return {"clean": ((calls * batch, *source.shape[1:]), "float32"), "latents": ((calls, *source.shape), source.dtype),
+            "decoded": (target.shape, target.dtype),
+            "pixels": (pixel_major_shape(calls * batch, target.shape[1], target.shape[-1]), target.dtype)}
 
 
 def decode(device: Device, engines: Engines, x: np.ndarray,
            progress: Callable[[int, int], None] = lambda done, total: None) -> DeviceArray:
-    """Decode tiles and leave them on the GPU.
+    """Decode tiles and leave them on the GPU, laid out pixel by pixel.
 
     Args:
         device: Where.
@@ -293,7 +294,7 @@ def decode(device: Device, engines: Engines, x: np.ndarray,
         progress: Called with tiles done and all tiles.
 
     Returns:
-        Pixels in -1..1, in the decoder's element type. [slots or more, T, 3, s, s].
+        Pixels in -1..1, in the decoder's element type. Of the shape that `pixel_major_shape` gives for ``slots`` or more.
 
     Raises:
         BackendError: The engine does not load, or the GPU fails.
@@ -305,21 +306,29 @@ def decode(device: Device, engines: Engines, x: np.ndarray,
                                               compiler.definitions(np.dtype(source.dtype).itemsize))
         padded = np.zeros(*arrays["clean"])
         padded[:len(x)] = x
-        clean, latents, pixels = scope.upload(padded), scope.empty(*arrays["latents"]), scope.empty(*arrays["pixels"])
+        clean = scope.upload(padded)
+        latents, decoded, pixels = (scope.empty(*arrays[name]) for name in ("latents", "decoded", "pixels"))
+        lay_out = PixelMajor(device, target.shape[1], target.dtype)
         scale_into((-(-clean.size // THREADS),), THREADS, clean, latents, np.int64(clean.size),
                    np.float32(1 / engines.bundle.sampler["scaling_factor"]))
         events = []
-        for g in range(pixels.shape[0]):
-            engine.run({source.name: latents[g], target.name: pixels[g]}, device.stream)
+        for g in range(latents.shape[0]):
+            engine.run({source.name: latents[g], target.name: decoded}, device.stream)
+            lay_out(decoded, _part(pixels, g * batch, batch))
             events.append(device.event())
         for g, event in enumerate(events):
             device.wait(event)
             progress(min((g + 1) * batch, len(x)), len(x))
         scope.keep(pixels)
-    return _as(pixels, (pixels.shape[0] * batch, *target.shape[1:]))
+    return pixels
 
 
-def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceArray, panorama: np.ndarray,
+def _part(array: DeviceArray, begin: int, count: int) -> DeviceArray:
+    """View some entries of the first axis."""
+    return _as(array[begin], (count, *array.shape[1:]))
+
+
+def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceArray, frames: int, panorama: np.ndarray,
             select: np.ndarray, alpha: np.ndarray | None, cell_px: float | None, chunk: int | None = None) -> np.ndarray:
     """Compose decoded tiles onto the panorama.
 
@@ -328,11 +337,12 @@ def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceAr
         layout: Tile layout of V tiles.
         moving: Tiles that were decoded. bool [V].
         pixels: As `decode` returns them.
+        frames: T.
         panorama: Input picture. uint8 [H, W, 3].
         select: Pixels to compose. bool [H, W].
         alpha: Weight of the composed pixels against the input, float32 [H, W]; None for the share of decoded tiles.
         cell_px: Width of a latent cell on the panorama, in pixels, to keep the input's detail; None to leave it.
-        chunk: Frames composed and brought back at a time; None for all.
+        chunk: Frames finished and brought back at a time; None for all.
 
     Returns:
         uint8 [T, H, W, 3].
@@ -340,12 +350,11 @@ def compose(device: Device, layout: Layout, moving: np.ndarray, pixels: DeviceAr
     Raises:
         BackendError: The GPU has not enough memory, or a kernel does not compile.
     """
-    frames, size = pixels.shape[1], pixels.shape[-1]
     if not (moving.any() and select.any()):
         return np.repeat(panorama[None], frames, axis=0)
     made, done = np.empty((frames, *panorama.shape), np.uint8), 0
     with Scope(device) as scope, contextlib.ExitStack() as stack:
-        composer = Composer(device, layout, moving, select, frames, size, chunk, pixels.dtype.name)
+        composer = Composer(device, layout, moving, select, frames, pixels.shape[2], chunk, pixels.dtype.name)
         stack.callback(composer.free)
         picture = scope.upload(panorama)
         weights = None if alpha is None else scope.upload(alpha[select].astype(np.float32))

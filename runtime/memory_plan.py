@@ -168,7 +168,7 @@ def plan_memory(bundle: Bundle, settings: AnimateSettings, moving_tiles: int | N
             layout, bundle.tile["latent_px"], frames, 4, settings.shared_noise)})),
         _stage(bundle, "denoise", engines, {"tile state": state.arrays(), "conditions": fixed_arrays(
             bundle.network("unet").inputs, settings.steps, state)}),
-        _stage(bundle, "decode", ["vae_decoder"], {"decoded tiles": pixels_of_tiles, "latents": decoding}),
+        _stage(bundle, "decode", ["vae_decoder"], {"decoded tiles": pixels_of_tiles, "buffers": decoding}),
         StagePlan("compose", None, 0, 0, {**_parts(laid), **_compose_parts(shape)}))
     return MemoryPlan(width, height, layout.count, slots, stages, shape, keep)
 

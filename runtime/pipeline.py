@@ -277,7 +277,8 @@ class Animator:
         pixels = device_pipeline.decode(device, self._engines, x[told.moving],
                                         lambda done, total: progress("decode", done, total))
         try:
-            return device_pipeline.compose(device, self.layout, told.moving, pixels, panorama, select, alpha,
+            return device_pipeline.compose(device, self.layout, told.moving, pixels, self.bundle.tile["frames"], panorama,
+                                           select, alpha,
                                            self._cell_px(mask) if frozen and self.settings.keep_detail else None, chunk)
         finally:
             device.free(pixels)

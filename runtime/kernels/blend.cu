@@ -174,6 +174,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
             add(total[f], share.z, four[2]), add(total[f], share.w, four[3]);
         }
     }
+#if !FUSE_SAMPLES
+    // All of them before the first write, which no read may pass.
+    float states[FRAMES_EACH][4], before[FRAMES_EACH][4] = {};
+#pragma unroll
+    for (int f = 0; f < FRAMES_EACH; ++f) {
+        long long start = ((long long)slot * n.frames + min(first + f, n.frames - 1)) * 4 * pixels + p;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            states[f][c] = read_once(x + start + c * pixels);
+#if SECOND_ORDER
+            before[f][c] = read_once(previous + start + c * pixels);
+#endif
+        }
+    }
+#endif
 #pragma unroll
     for (int f = 0; f < FRAMES_EACH; ++f) {
         int t = first + f;
@@ -185,10 +200,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
 #if !FUSE_SAMPLES
 #if SECOND_ORDER
             write_once(fused_out + start + c * pixels, next);
-            next = step_to(next, read_once(x + start + c * pixels), read_once(previous + start + c * pixels), by);
-#else
-            next = step_to(next, read_once(x + start + c * pixels), 0.0f, by);
 #endif
+            next = step_to(next, states[f][c], before[f][c], by);
 #endif
             write_once(x_next + start + c * pixels, next);
 #pragma unroll

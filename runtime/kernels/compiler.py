@@ -6,8 +6,11 @@ A cubin is kept under the hash of everything that decides it: source, header, de
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +24,7 @@ from pano4d.runtime.errors import BackendError, OutputError
 from pano4d.runtime.files import atomic_file
 
 FOLDER = Path(__file__).parent
-HEADERS = ("common.cuh",)
+HEADERS = ("common.cuh", "patch.cuh")
 CACHE_VARIABLE = "PANO4D_CACHE"
 
 
@@ -105,11 +108,11 @@ class Kernel:
         Raises:
             BackendError: The driver refuses.
         """
-        held = [_packed(argument) for argument in arguments]
-        pointers = np.array([one.ctypes.data for one in held], np.uint64)
+        values, pointers = packed(arguments)
         blocks = (*grid, 1, 1)[:3]
         call(driver().cuLaunchKernel, self.handle, *blocks, threads, 1, 1, 0, self.device.stream,
-             pointers.ctypes.data, 0)
+             ctypes.addressof(pointers), 0)
+        del values  # the driver has copied them
 
 
 def load_kernels(device: Device, source: str, names: tuple[str, ...], defined: dict[str, str]) -> tuple[Kernel, ...]:
@@ -132,12 +135,30 @@ def load_kernels(device: Device, source: str, names: tuple[str, ...], defined: d
     return tuple(Kernel(device, call(driver().cuModuleGetFunction, module, name.encode()), name) for name in names)
 
 
-def _packed(argument: DeviceArray | np.generic) -> np.ndarray:
-    if isinstance(argument, DeviceArray):
-        return np.array([argument.pointer], np.uint64)
-    # A Python number would be passed in a width of its own, and arrive as nonsense.
-    assert isinstance(argument, np.generic), f"{argument!r} has no fixed width"
-    return np.array([argument])
+def packed(arguments: Sequence[DeviceArray | np.generic]) -> tuple[ctypes.Array, ctypes.Array]:
+    """Lay arguments of a kernel out in memory.
+
+    Args:
+        arguments: As `Kernel` takes them.
+
+    Returns:
+        Their bytes, each at a multiple of eight, and their addresses; the first must live as long as the second.
+    """
+    values, offsets, at = [], [], 0
+    for argument in arguments:
+        if isinstance(argument, DeviceArray):
+            value = int(argument.pointer).to_bytes(8, sys.byteorder)
+        else:
+            # A Python number would be passed in a width of its own, and arrive as nonsense.
+            assert isinstance(argument, np.generic), f"{argument!r} has no fixed width"
+            value = argument.tobytes()
+            value += bytes(-len(value) % 8)
+        values.append(value)
+        offsets.append(at)
+        at += len(value)
+    buffer = ctypes.create_string_buffer(b"".join(values), at)
+    begin = ctypes.addressof(buffer)
+    return buffer, (ctypes.c_void_p * len(offsets))(*[begin + offset for offset in offsets])
 
 
 @lru_cache(maxsize=1)

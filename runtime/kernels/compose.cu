@@ -3,28 +3,66 @@
 //   composed(p) = sum_v w_v(q) tile_v(q) / sum_v w_v(q),   q = where denoised tile v sees pixel p
 //   alpha(p)    = sum over denoised tiles of w_v / sum over all tiles of w_v
 //
-// Decoded values -1..1 are clipped and become grey levels 0..255. With LAY they are laid over the input picture at once,
-// as `finish` of detail.cu does without detail: out = alpha composed + (1 - alpha) input.
-// Block: PATCH_ROWS x 32 panorama pixels and FRAMES_EACH frames, so that rows of a tile that neighbouring pixels share
-// come from the cache, and all its threads go through one list of tiles. Thread: one pixel; its sums for all frames and
-// colours are in registers, the tiles come one after another. SIZE is the side of a tile, known when this is compiled, so
-// that a tap's frames, colours and rows lie at constant distances.
-// Bytes: each decoded value once (2), 12 written per pixel and frame; with LAY 3, and 3 to 7 read per pixel.
-#include "common.cuh"
+// Values -1..1 become grey levels 0..255. With LAY they are laid over the input picture at once, as `finish` of detail.cu
+// does without detail: out = alpha composed + (1 - alpha) input.
+// Tiles lie pixel by pixel (pixel_major.cu). Block: PATCH_ROWS x 32 panorama pixels, so that rows of a tile that
+// neighbouring pixels share come from the cache. Its threads first find where tiles see the patch, a pixel each; then a
+// thread gathers one octet of a pixel's values after another, of TOGETHER groups at a time: four 16-byte loads for each
+// tile and group, all on their way before the first is used.
+// SIZE is the side of a tile, known when this is compiled, so that taps lie at constant distances.
+// Bytes per group: each octet of the tiles once, 16 OCTETS written per pixel; with LAY 3 FRAMES_EACH written, 3 to 7 read.
+#include "patch.cuh"
 
-#define PATCH_COLUMNS 32
-// Registers enough that the twelve taps of a frame are on their way before the first is used.
-#define RESIDENT ((FRAMES_EACH > 7 ? 768 : 1024) / (PATCH_ROWS * PATCH_COLUMNS))
+#ifndef PLACES
+#define PLACES 6  // in shared memory for each pixel; what more tiles see is found again where it is gathered
+#endif
 
-// Add four taps, each clipped: the grey level over 255.
-__device__ __forceinline__ void gather(const element* __restrict__ from, const float* shares, float& total) {
-    const int offsets[4] = {0, 1, SIZE, SIZE + 1};
-#pragma unroll
-    for (int q = 0; q < 4; ++q) total += shares[q] * __saturatef(get(from + offsets[q]) * 0.5f + 0.5f);
+// Where a tile sees a pixel.
+struct __align__(16) Place {
+    int at;  // pixel of the upper left tap, counted from that of the first group and slot; -1 in a tile that has no slot
+    float weight, fx, fy;
+};
+
+struct Ray {
+    float x, y, z;
+};
+
+__device__ __forceinline__ bool see(const float* __restrict__ r, const Ray& ray, float focal, Place& place) {
+    float z = r[2] * ray.x + r[5] * ray.y + r[8] * ray.z;
+    if (z <= 1e-6f) return false;
+    float by = focal / z;
+    float x = (r[0] * ray.x + r[3] * ray.y + r[6] * ray.z) * by, y = (r[1] * ray.x + r[4] * ray.y + r[7] * ray.z) * by;
+    if (fabsf(x) > 0.5f * SIZE || fabsf(y) > 0.5f * SIZE) return false;
+    x += 0.5f * SIZE - 0.5f, y += 0.5f * SIZE - 0.5f;
+    place.weight = feather(x, y, (float)SIZE);
+    x = fminf(fmaxf(x, 0.0f), SIZE - 1.0f), y = fminf(fmaxf(y, 0.0f), SIZE - 1.0f);
+    int left = min((int)x, SIZE - 2), top = min((int)y, SIZE - 2);
+    place.fx = x - left, place.fy = y - top, place.at = top * SIZE + left;
+    return true;
 }
 
-extern "C" __global__ void __launch_bounds__(PATCH_ROWS * PATCH_COLUMNS, RESIDENT) compose(
-    const element* __restrict__ pixels,     // [slots, T, 3, SIZE, SIZE] in -1..1
+// Add a tile's four taps of an octet of each group.
+__device__ __forceinline__ void gather(const Octet* const* groups, const Place& place, float (*total)[8]) {
+    long long at = (long long)place.at * OCTETS;
+    Octet taps[TOGETHER][4];
+#pragma unroll
+    for (int g = 0; g < TOGETHER; ++g) {
+        const Octet* __restrict__ from = groups[g] + at;
+        taps[g][0] = from[0], taps[g][1] = from[OCTETS];
+        taps[g][2] = from[SIZE * OCTETS], taps[g][3] = from[(SIZE + 1) * OCTETS];
+    }
+    float lower = place.weight * place.fy, upper = place.weight - lower;
+    const float shares[4] = {upper - upper * place.fx, upper * place.fx, lower - lower * place.fx, lower * place.fx};
+#pragma unroll
+    for (int g = 0; g < TOGETHER; ++g)
+#pragma unroll
+        for (int q = 0; q < 4; ++q)
+#pragma unroll
+            for (int k = 0; k < 8; ++k) total[g][k] += shares[q] * get(taps[g][q].at + k);
+}
+
+extern "C" __global__ void __launch_bounds__(PATCH_PIXELS, 1024 / PATCH_PIXELS - TOGETHER + 1) compose(
+    const Octet* __restrict__ pixels,       // [slots, groups, SIZE, SIZE, OCTETS] in -1..1
     const float* __restrict__ rotations,    // [V, 3, 3] camera to world
     const int* __restrict__ slot_of,        // [V], -1 for a tile that was not denoised
     const int* __restrict__ patch_start,    // [patches + 1] into patch_tiles
@@ -35,73 +73,116 @@ extern "C" __global__ void __launch_bounds__(PATCH_ROWS * PATCH_COLUMNS, RESIDEN
 #if LAY
     const uint8* __restrict__ panorama,     // [H, W, 3]
     const float* __restrict__ weights,      // [N] to use for alpha, if `weighted`
-    uint8* __restrict__ out,                // [frames, H, W, 3], the input's bytes already
-    int weighted,
+    uint8* __restrict__ out,                // [frames, H, W, 3]
+    int weighted, int begin, int frames,    // of the panorama's frames, those to write
 #else
-    float* __restrict__ composed,           // [frames, 3, N] grey levels
+    Eight* __restrict__ composed,           // [group_count, N, OCTETS] grey levels in 1/256
 #endif
     float* __restrict__ alpha,              // [N]
-    int count, int height, int width, int frames, int first_frame, int all_frames, float focal) {
+    int count, int height, int width, int groups, int first_group, int group_count, float focal) {
+    __shared__ Place places[PLACES][PATCH_PIXELS];
+    __shared__ int numbers[PATCH_PIXELS], seen_by[PATCH_PIXELS];
+    __shared__ float scales[PATCH_PIXELS];
+#if LAY
+    __shared__ __align__(16) uint8 staged[TOGETHER][FRAMES_EACH * PATCH_PIXELS * 3];
+    __shared__ float shares[PATCH_PIXELS];
+#endif
     const int tile_pixels = SIZE * SIZE;
-    int column = blockIdx.x * PATCH_COLUMNS + threadIdx.x % PATCH_COLUMNS;
-    int row = blockIdx.y * PATCH_ROWS + threadIdx.x / PATCH_COLUMNS;
-    int n = row < height && column < width ? place_of[(long long)row * width + column] : -1;
-    if (n < 0) return;
-    float wx = rows[2 * row + 1] * columns[2 * column], wy = -rows[2 * row];
-    float wz = rows[2 * row + 1] * columns[2 * column + 1];
+    int left = blockIdx.x * PATCH_COLUMNS, top = blockIdx.y * PATCH_ROWS;
     int patch = blockIdx.y * ((width + PATCH_COLUMNS - 1) / PATCH_COLUMNS) + blockIdx.x;
-    int begin = blockIdx.z * FRAMES_EACH, taken = min(FRAMES_EACH, frames - begin);
-    float total[FRAMES_EACH][3] = {}, moving = 0.0f, all = 0.0f;
-    for (int e = patch_start[patch]; e < patch_start[patch + 1]; ++e) {
+    int listed = patch_start[patch], end = patch_start[patch + 1];
+    auto ray_of = [&](int pixel) {
+        int row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
+        return Ray{rows[2 * row + 1] * columns[2 * column], -rows[2 * row], rows[2 * row + 1] * columns[2 * column + 1]};
+    };
+    // Find place e of the patch's tiles in which a pixel lies.
+    auto find = [&](int e, const Ray& ray, Place& place) {
         int tile = patch_tiles[e], slot = slot_of[tile];
-        const float* r = rotations + tile * 9;
-        float z = r[2] * wx + r[5] * wy + r[8] * wz;
-        if (z <= 1e-6f) continue;
-        float by = focal / z;
-        float x = (r[0] * wx + r[3] * wy + r[6] * wz) * by, y = (r[1] * wx + r[4] * wy + r[7] * wz) * by;
-        if (fabsf(x) > 0.5f * SIZE || fabsf(y) > 0.5f * SIZE) continue;
-        x += 0.5f * SIZE - 0.5f, y += 0.5f * SIZE - 0.5f;
-        float weight = feather(x, y, (float)SIZE);
-        all += weight;
-        if (slot < 0) continue;
-        moving += weight;
-        x = fminf(fmaxf(x, 0.0f), SIZE - 1.0f), y = fminf(fmaxf(y, 0.0f), SIZE - 1.0f);
-        int left = min((int)x, SIZE - 2), top = min((int)y, SIZE - 2);
-        float fx = x - left, fy = y - top, upper = weight * (1 - fy), lower = weight * fy;
-        const float shares[4] = {upper * (1 - fx), upper * fx, lower * (1 - fx), lower * fx};
-        const element* from = pixels + ((long long)slot * all_frames + first_frame + begin) * 3 * tile_pixels;
-        from += top * SIZE + left;
-        if (taken == FRAMES_EACH) {
-#pragma unroll
-            for (int t = 0; t < FRAMES_EACH; ++t)
-#pragma unroll
-                for (int c = 0; c < 3; ++c) gather(from + (t * 3 + c) * tile_pixels, shares, total[t][c]);
-        } else {
-#pragma unroll
-            for (int t = 0; t < FRAMES_EACH; ++t)
-                if (t < taken)
-#pragma unroll
-                    for (int c = 0; c < 3; ++c) gather(from + (t * 3 + c) * tile_pixels, shares, total[t][c]);
-        }
-    }
-    float share = all > 0.0f ? moving / all : 0.0f, scale = moving > 0.0f ? 255.0f / moving : 0.0f;
-    if (blockIdx.z == 0) alpha[n] = share;
-#if LAY
-    long long at = ((long long)row * width + column) * 3;
-    float weight = weighted ? weights[n] : share;
-    const float still[3] = {(float)panorama[at], (float)panorama[at + 1], (float)panorama[at + 2]};
-#endif
-#pragma unroll
-    for (int t = 0; t < FRAMES_EACH; ++t)
-        if (t < taken)
-#pragma unroll
-            for (int c = 0; c < 3; ++c) {
-                float level = total[t][c] * scale;
-#if LAY
-                float mixed = rintf(weight * level + (1.0f - weight) * still[c]);
-                out[(begin + t) * 3ll * height * width + at + c] = (uint8)fminf(fmaxf(mixed, 0.0f), 255.0f);
-#else
-                __stcs(composed + ((long long)(begin + t) * 3 + c) * count + n, level);
-#endif
+        if (!see(rotations + tile * 9, ray, focal, place)) return false;
+        place.at = slot < 0 ? -1 : place.at + slot * groups * tile_pixels;
+        return true;
+    };
+    {
+        int pixel = threadIdx.x, row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
+        int n = row < height && column < width ? place_of[(long long)row * width + column] : -1, seen = 0;
+        if (n >= 0) {
+            Ray ray = ray_of(pixel);
+            Place place;
+            float moving = 0.0f, all = 0.0f;
+            for (int e = listed; e < end; ++e) {
+                if (!find(e, ray, place)) continue;
+                all += place.weight;
+                if (place.at < 0) continue;
+                moving += place.weight;
+                if (seen < PLACES) places[seen][pixel] = place;
+                ++seen;
             }
+            float share = all > 0.0f ? moving / all : 0.0f;
+            scales[pixel] = moving > 0.0f ? 1.0f / moving : 0.0f;
+            alpha[n] = share;
+#if LAY
+            shares[pixel] = weighted ? weights[n] : share;
+#endif
+        }
+        numbers[pixel] = n, seen_by[pixel] = seen;
+    }
+    __syncthreads();
+    for (int start = 0; start < group_count; start += TOGETHER) {
+        for (int item = threadIdx.x; item < PATCH_PIXELS * OCTETS; item += PATCH_PIXELS) {
+            int pixel = item / OCTETS, o = item % OCTETS, n = numbers[pixel], seen = seen_by[pixel];
+#if !LAY
+            if (n < 0) continue;
+#endif
+            // Where groups are over, the last one is gathered again, for nothing.
+            const Octet* from[TOGETHER];
+#pragma unroll
+            for (int g = 0; g < TOGETHER; ++g)
+                from[g] = pixels + (long long)(first_group + min(start + g, group_count - 1)) * tile_pixels * OCTETS + o;
+            float total[TOGETHER][8] = {};
+            for (int k = 0; k < min(seen, PLACES); ++k) gather(from, places[k][pixel], total);
+            if (seen > PLACES) {
+                Ray ray = ray_of(pixel);
+                Place place;
+                for (int e = listed, k = 0; e < end; ++e)
+                    if (find(e, ray, place) && place.at >= 0 && k++ >= PLACES) gather(from, place, total);
+            }
+            float scale = 127.5f * scales[pixel], grey = seen ? 127.5f : 0.0f;
+#if LAY
+            int row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
+            if (row >= height || column >= width) continue;
+            const uint8* still = panorama + ((long long)row * width + column) * 3;
+            float share = n < 0 ? 0.0f : shares[pixel];
+#pragma unroll
+            for (int k = 0; k < 8; ++k) {
+                int value = 8 * o + k, t = value / 3, c = value % 3;
+                if (value >= VALUES) break;
+                float rest = (1.0f - share) * still[c];
+#pragma unroll
+                for (int g = 0; g < TOGETHER; ++g) {
+                    float level = n < 0 ? 0.0f : total[g][k] * scale + grey;
+                    staged[g][(t * PATCH_PIXELS + pixel) * 3 + c] = to_byte(share * level + rest);
+                }
+            }
+#else
+#pragma unroll
+            for (int g = 0; g < TOGETHER; ++g) {
+                if (start + g >= group_count) break;
+                unsigned int bits[8];
+#pragma unroll
+                for (int k = 0; k < 8; ++k) bits[k] = to_bits(total[g][k] * (256.0f * scale) + 256.0f * grey);
+                write_once(composed + ((long long)(start + g) * count + n) * OCTETS + o, pack(bits));
+            }
+#endif
+        }
+#if LAY
+        __syncthreads();
+        for (int g = 0; g < min(TOGETHER, group_count - start); ++g) {
+            int frame = (first_group + start + g) * FRAMES_EACH;
+            int first = max(begin, frame), last = min(begin + frames, frame + FRAMES_EACH);
+            write_patch(staged[g] + (first - frame) * PATCH_PIXELS * 3, out + (first - begin) * 3ll * height * width,
+                        last - first, height, width);
+        }
+        __syncthreads();
+#endif
+    }
 }

@@ -1,5 +1,5 @@
 """Compose decoded tiles onto the panorama on a GPU, with the input's detail and its still pixels (`compose.cu`,
-`detail.cu`)."""
+`detail.cu`); before that, lay them out pixel by pixel (`pixel_major.cu`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,68 @@ from pano4d.runtime.tiles import Layout
 
 THREADS = 128
 PATCH_ROWS, PATCH_COLUMNS = 8, 32
-FRAMES_EACH = 7  # at most, of a thread
+FRAMES_EACH = 7  # at most, worked on together: a count and their changes make eight
+TOGETHER = 2  # groups that a thread gathers at a time, at most
+
+
+def groups_of(frames: int) -> tuple[int, int]:
+    """Divide frames into groups that are worked on together.
+
+    Args:
+        frames: T.
+
+    Returns:
+        Number of groups, and frames of each; the last may have fewer.
+    """
+    groups = -(-frames // FRAMES_EACH)
+    return groups, -(-frames // groups)
+
+
+def pixel_major_shape(tiles: int, frames: int, size: int) -> tuple[int, ...]:
+    """Give the shape of tiles that are laid out pixel by pixel.
+
+    Args:
+        tiles: Number of tiles.
+        frames: T.
+        size: Side of a decoded tile, s.
+
+    Returns:
+        [tiles, groups, s, s, 8 n]: frame by frame, colour by colour, filled up with zeros.
+    """
+    groups, each = groups_of(frames)
+    return tiles, groups, size, size, -(-3 * each // 8) * 8
+
+
+class PixelMajor:
+    """Lay decoded tiles out pixel by pixel, as `Composer` takes them.
+
+    Args:
+        device: Where.
+        frames: T.
+        element: What the decoder writes.
+
+    Raises:
+        BackendError: The kernel does not compile.
+    """
+
+    def __init__(self, device: Device, frames: int, element: str) -> None:
+        (self.groups, each), self.frames = groups_of(frames), frames
+        defined = compiler.definitions(np.dtype(element).itemsize, frames_each=each, patch_rows=PATCH_ROWS)
+        (self._kernel,) = compiler.load_kernels(device, "pixel_major.cu", ("pixel_major",), defined)
+
+    def __call__(self, decoded: DeviceArray, target: DeviceArray) -> None:
+        """Lay tiles out; enqueued, not waited for.
+
+        Args:
+            decoded: Tiles of the decoder, about -1..1. ``element`` [n, T, 3, s, s].
+            target: The same, clipped. ``element``, of the shape that `pixel_major_shape` gives for n tiles.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
+        pixels = decoded.shape[-1] * decoded.shape[-2]
+        self._kernel((-(-pixels // THREADS), self.groups, decoded.shape[0]), THREADS, decoded, target, np.int32(pixels),
+                     np.int32(self.frames))
 
 
 @dataclass(frozen=True)
@@ -27,11 +88,10 @@ class ComposeShape:
         tiles: Tiles of the layout, V.
         listed: Entries of the tiles that may see each block.
         frames: T.
-        size: Side of a decoded tile, s.
         height: Rows of the panorama.
         width: Columns of the panorama.
         count: Pixels to compose, N.
-        chunk: Frames composed at a time.
+        chunk: Frames finished at a time.
     """
 
     tiles: int
@@ -42,18 +102,22 @@ class ComposeShape:
     count: int
     chunk: int
 
+    @property
+    def held(self) -> int:
+        """Groups of frames that are composed at a time."""
+        return -(-min(self.chunk, self.frames) // groups_of(self.frames)[1])
+
     def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """List shape and element type of every array, by name; what is planned is what is taken."""
-        whole = (self.height, self.width)
+        whole, values = (self.height, self.width), pixel_major_shape(1, self.frames, 1)[-1]
         patches = -(-self.height // PATCH_ROWS) * -(-self.width // PATCH_COLUMNS)
         return {
             "rotations": ((self.tiles, 3, 3), "float32"), "slot_of": ((self.tiles,), "int32"),
             "patch_start": ((patches + 1,), "int32"), "patch_tiles": ((self.listed,), "int32"),
             "columns": ((self.width, 2), "float32"), "rows": ((self.height, 2), "float32"),
-            "composed": ((self.chunk, 3, self.count), "float32"), "first": ((3, self.count), "float32"),
-            "alpha": ((self.count,), "float32"), "selected": ((self.count,), "int32"),
-            "place_of": (whole, "int32"),
-            "cast": ((*whole, 4), "float32"), "change": ((*whole, 2), "float32"), "scratch": ((*whole, 4), "float32"),
+            "composed": ((self.held, self.count, values), "uint16"), "first": ((self.count, 4), "uint16"),
+            "alpha": ((self.count,), "float32"), "place_of": (whole, "int32"),
+            "cast": ((*whole, 4), "float32"), "stay": ((*whole, 8), "uint16"), "scratch": ((*whole, 4), "float32"),
             "frames": ((self.chunk, *whole, 3), "uint8"),
         }
 
@@ -95,7 +159,8 @@ def _angle(cosine: np.ndarray) -> np.ndarray:
 
 
 class Composer:
-    """Turn decoded tiles into the frames of a panoramic video. Nothing here allocates or waits after construction.
+    """Turn decoded tiles, laid out pixel by pixel, into the frames of a panoramic video. Nothing here allocates or waits
+    after construction.
 
     Args:
         device: Where.
@@ -117,18 +182,19 @@ class Composer:
         self.device, self.focal = device, np.float32(layout.focal(size))
         start, listed = tiles_of_patches(layout, height, width)
         self.shape = ComposeShape(layout.count, len(listed), frames, height, width, count, chunk or frames)
-        defined = compiler.definitions(np.dtype(element).itemsize)
-        self._frames_each = -(-self.shape.chunk // -(-self.shape.chunk // FRAMES_EACH))
-        mapped = {"size": size, "frames_each": self._frames_each, "patch_rows": PATCH_ROWS}
+        self.groups, self.frames_each = groups_of(frames)
+        assert len(moving) * self.groups * size**2 < 2**31, "taps are counted in 32 bits"
+        defined = {"frames_each": self.frames_each, "patch_rows": PATCH_ROWS}
         self._compose, self._lay = (
             compiler.load_kernels(device, "compose.cu", ("compose",), compiler.definitions(
-                np.dtype(element).itemsize, lay=lay, **mapped))[0] for lay in (False, True))
-        self._residual, self._change, self._box_sum, self._finish = compiler.load_kernels(
-            device, "detail.cu", ("residual", "change", "box_sum", "finish"), defined)
+                np.dtype(element).itemsize, lay=lay, size=size, together=min(self.shape.held, TOGETHER), **defined))[0]
+            for lay in (False, True))
+        names = ("residual", "box_sum", "change", "change_along_rows", "stay_along_columns", "finish")
+        loaded = compiler.load_kernels(device, "detail.cu", names, compiler.definitions(**defined))
+        self._detail = dict(zip(names, loaded))
         columns, rows = (np.stack([np.sin(a), np.cos(a)], axis=-1) for a in pixel_lonlat(height, width))
         values = {"rotations": layout.rotations, "slot_of": np.where(moving, np.cumsum(moving) - 1, -1),
                   "patch_start": start, "patch_tiles": listed, "columns": columns, "rows": rows,
-                  "selected": np.flatnonzero(select),
                   "place_of": np.where(select, np.cumsum(select).reshape(select.shape) - 1, -1)}
         with Scope(device) as scope:
             self._arrays = {name: scope.zeros(*spec) for name, spec in self.shape.arrays().items()}
@@ -142,7 +208,7 @@ class Composer:
         """Compose all frames, a chunk at a time; enqueued, not waited for.
 
         Args:
-            pixels: Decoded tiles in -1..1. ``element`` [slots, T, 3, s, s].
+            pixels: Decoded tiles in -1..1. ``element``, of the shape that `pixel_major_shape` gives for the slots.
             panorama: Input picture. uint8 [H, W, 3].
             alpha: Weight of the composed pixels against the input. float32 [N]; None for the share of decoded tiles.
             cell_px: Width of a latent cell on the panorama, in pixels, to keep the input's detail; None to leave it.
@@ -153,84 +219,94 @@ class Composer:
         Raises:
             BackendError: The driver refuses.
         """
-        arrays, shape, frames = self._arrays, self.shape, self._arrays["frames"]
+        shape, ready = self.shape, -1
         for begin in range(0, shape.frames, shape.chunk):
-            count = min(shape.chunk, shape.frames - begin)
-            for t in range(count):
-                self.device.copy(panorama, frames[t])
+            part = self._part(min(shape.chunk, shape.frames - begin))
+            end = begin + part.shape[0]
+            groups = range(begin // self.frames_each, (end - 1) // self.frames_each + 1)
             if cell_px is None:
                 weighted = np.int32(alpha is not None)
-                self._launch(self._lay, pixels, (panorama, alpha or arrays["alpha"], frames, weighted), begin, count)
-                yield self._part(count)
-                continue
-            self.compose_frames(pixels, begin, count)
-            if begin == 0:
-                self.device.copy(arrays["composed"][0], arrays["first"])
-                self._find_cast(panorama, cell_px)
-            for t in range(count):
-                self._finish_frame(t, panorama, alpha or arrays["alpha"], cell_px)
-            yield self._part(count)
+                self._launch(self._lay, pixels, (panorama, alpha or self._arrays["alpha"], part, weighted, np.int32(begin),
+                                                 np.int32(part.shape[0])), groups.start, len(groups))
+            for group in groups if cell_px is not None else ():
+                if group > ready:
+                    self._find_stay(pixels, group, panorama, cell_px)
+                    ready = group
+                self._finish(group, panorama, alpha or self._arrays["alpha"], part, begin)
+            yield part
 
     def _part(self, count: int) -> DeviceArray:
         """View the frames of a chunk."""
         frames = self._arrays["frames"]
         return DeviceArray(frames.pointer, (count, *frames.shape[1:]), frames.dtype, frames.owner)
 
-    def bytes_composed(self, frames: int) -> int:
-        """Count the bytes that `compose_frames` writes."""
-        return self.shape.count * (frames * 3 * 4 + 4)
+    def bytes_composed(self) -> int:
+        """Count the bytes that `compose_groups` writes for all groups."""
+        return self.groups * self._arrays["composed"][0].nbytes + self._arrays["alpha"].nbytes
 
-    def compose_frames(self, pixels: DeviceArray, begin: int, frames: int) -> None:
-        """Gather some frames from the tiles, without the input's detail and still pixels; enqueued, not waited for.
+    def compose_groups(self, pixels: DeviceArray, first: int = 0) -> None:
+        """Gather as many groups of frames as are held from the tiles, without the input's detail; enqueued, not waited for.
 
         Args:
             pixels: As for `run`.
-            begin: The first frame.
-            frames: Number of frames, at most the chunk.
+            first: The first group.
 
         Raises:
             BackendError: The driver refuses.
         """
-        self._launch(self._compose, pixels, (self._arrays["composed"],), begin, frames)
+        self._launch(self._compose, pixels, (self._arrays["composed"],), first, min(self.shape.held, self.groups - first))
 
-    def _launch(self, kernel: compiler.Kernel, pixels: DeviceArray, outputs: tuple, begin: int, frames: int) -> None:
+    def _launch(self, kernel: compiler.Kernel, pixels: DeviceArray, outputs: tuple, first: int, groups: int) -> None:
         shape = self.shape
-        sides = ((shape.width, PATCH_COLUMNS), (shape.height, PATCH_ROWS), (frames, self._frames_each))
-        sizes = (shape.count, shape.height, shape.width, frames, begin, shape.frames)
+        sizes = (shape.count, shape.height, shape.width, self.groups, first, groups)
         names = ("rotations", "slot_of", "patch_start", "patch_tiles", "columns", "rows", "place_of")
-        kernel(tuple(-(-length // step) for length, step in sides), PATCH_ROWS * PATCH_COLUMNS, pixels,
-               *(self._arrays[name] for name in names), *outputs, self._arrays["alpha"], *map(np.int32, sizes), self.focal)
+        kernel(self._patches, PATCH_ROWS * PATCH_COLUMNS, pixels, *(self._arrays[name] for name in names), *outputs,
+               self._arrays["alpha"], *map(np.int32, sizes), self.focal)
 
-    def _find_cast(self, panorama: DeviceArray, cell_px: float) -> None:
-        arrays, count = self._arrays, np.int32(self.shape.count)
-        self.device.clear(arrays["cast"])
-        self._residual((self._blocks(self.shape.count),), THREADS, arrays["first"], panorama, arrays["selected"],
-                       arrays["cast"], count)
-        self._box_sums(arrays["cast"], 4, radii(cell_px)[1])
+    @property
+    def _patches(self) -> tuple[int, int]:
+        return -(-self.shape.width // PATCH_COLUMNS), -(-self.shape.height // PATCH_ROWS)
 
-    def _finish_frame(self, t: int, panorama: DeviceArray, alpha: DeviceArray, cell_px: float) -> None:
-        """Finish frame ``t`` of the chunk."""
-        arrays, count = self._arrays, np.int32(self.shape.count)
-        composed = arrays["composed"][t]
-        grid = (self._blocks(self.shape.count),)
-        # The sums of the frame before lie outside the selection too.
-        self.device.clear(arrays["change"])
-        self._change(grid, THREADS, arrays["first"], composed, arrays["selected"], arrays["change"], count)
-        self._box_sums(arrays["change"], 2, radii(cell_px)[0])
-        self._finish(grid, THREADS, composed, arrays["first"], arrays["cast"], arrays["change"], panorama,
-                     arrays["selected"], alpha, arrays["frames"][t], count, np.float32(LEVELS))
+    def _over_pixels(self, name: str, *arguments: DeviceArray | np.generic) -> None:
+        """Launch a kernel of `detail.cu` that has a thread for each pixel of the panorama."""
+        self._detail[name]((-(-self.shape.height * self.shape.width // THREADS),), THREADS, *arguments)
 
-    def _box_sums(self, values: DeviceArray, channels: int, radius: int) -> None:
-        """Replace values by their sums over squares: along rows into the scratch, along columns back."""
-        shape, scratch = self.shape, self._arrays["scratch"]
-        sizes = (shape.height, shape.width, channels)
-        grid = (self._blocks(shape.height * shape.width * channels),)
-        for source, target, length, along_rows in ((values, scratch, shape.width, 1), (scratch, values, shape.height, 0)):
-            reach = min(radius, (length - 1) // 2)
-            self._box_sum(grid, THREADS, source, target, *map(np.int32, (*sizes, reach, along_rows)))
+    def _find_stay(self, pixels: DeviceArray, group: int, panorama: DeviceArray, cell_px: float) -> None:
+        """Compose a group, unless it is held already, and find how much of the detail stays in its frames."""
+        arrays, whole = self._arrays, (np.int32(self.shape.height), np.int32(self.shape.width))
+        near, around = radii(cell_px)
+        if group % self.shape.held == 0:
+            self.compose_groups(pixels, group)
+        if group == 0:
+            self._find_cast(panorama, around)
+        self._over_pixels("change", arrays["first"], self._composed(group), arrays["place_of"], arrays["stay"],
+                          np.int32(whole[0] * whole[1]))
+        self._over_pixels("change_along_rows", arrays["stay"], arrays["scratch"], *whole, self._reach(near, along_rows=True))
+        self._over_pixels("stay_along_columns", arrays["scratch"], arrays["place_of"], arrays["stay"], *whole,
+                          self._reach(near, along_rows=False), np.float32(LEVELS))
 
-    def _blocks(self, count: int) -> int:
-        return -(-count // THREADS)
+    def _composed(self, group: int) -> DeviceArray:
+        return self._arrays["composed"][group % self.shape.held]
+
+    def _find_cast(self, panorama: DeviceArray, radius: int) -> None:
+        arrays, whole = self._arrays, (np.int32(self.shape.height), np.int32(self.shape.width))
+        self._over_pixels("residual", self._composed(0), panorama, arrays["place_of"], arrays["first"], arrays["cast"],
+                          np.int32(whole[0] * whole[1]))
+        for source, target, along in (("cast", "scratch", True), ("scratch", "cast", False)):
+            self._over_pixels("box_sum", arrays[source], arrays[target], *whole, self._reach(radius, along), np.int32(along))
+
+    def _reach(self, radius: int, along_rows: bool) -> np.int32:
+        """Limit half a square's side to what the panorama has."""
+        return np.int32(min(radius, ((self.shape.width if along_rows else self.shape.height) - 1) // 2))
+
+    def _finish(self, group: int, panorama: DeviceArray, alpha: DeviceArray, part: DeviceArray, begin: int) -> None:
+        """Finish the frames of a group that are in the chunk which begins at a frame."""
+        arrays, start = self._arrays, group * self.frames_each
+        first, last = max(begin, start), min(begin + part.shape[0], start + self.frames_each)
+        sizes = (self.shape.height, self.shape.width, first - start, last - first)
+        self._detail["finish"](
+            self._patches, PATCH_ROWS * PATCH_COLUMNS, self._composed(group), arrays["first"], arrays["cast"], arrays["stay"],
+            panorama, arrays["place_of"], alpha, part[first - begin], *map(np.int32, sizes))
 
     def free(self) -> None:
         """Give the memory back."""

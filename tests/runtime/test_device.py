@@ -138,7 +138,10 @@ def test_takes_part_in_the_callers_stream_and_arrays(gpu):
 def test_events_time_the_stream(gpu):
     begin = gpu.event()
     gpu.zeros((1 << 26,), np.uint8)
-    assert gpu.elapsed_ms(begin, gpu.event()) > 0
+    end = gpu.event()
+    gpu.synchronize()
+    assert gpu.reached(begin) and gpu.reached(end)
+    assert gpu.elapsed_ms(begin, end) > 0
 
 
 @pytest.mark.gpu

@@ -262,16 +262,17 @@ def test_wherever_an_engine_fails_all_memory_is_given_back(on_device, panorama, 
 
 
 def test_frames_composed_in_chunks_are_the_same(on_device, panorama, mask):
-    animator = Animator(FakeBundle(frames=5), SETTINGS, device=on_device)
+    animator = Animator(FakeBundle(frames=9), SETTINGS, device=on_device)
     told = animator.animate(panorama, mask)
     moving = np.zeros(animator.layout.count, bool)
     moving[told.moving_tiles] = True
     frames = []
-    for chunk in (None, 2):
+    for chunk in (None, 2, 6):
         pixels = device_pipeline.decode(on_device, backends.Engines(animator.bundle), told.latents[moving])
-        frames.append(device_pipeline.compose(on_device, animator.layout, moving, pixels, panorama, mask, None, 8.0, chunk))
+        frames.append(device_pipeline.compose(on_device, animator.layout, moving, pixels, 9, panorama, mask, None, 8.0,
+                                              chunk))
         on_device.free(pixels)
-    assert (frames[0] == frames[1]).all() and (frames[0] != panorama).any()
+    assert (frames[0] == frames[1]).all() and (frames[0] == frames[2]).all() and (frames[0] != panorama).any()
 
 
 def test_tiles_are_always_fused_on_a_device(on_device):

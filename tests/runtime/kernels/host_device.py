@@ -86,9 +86,9 @@ class HostKernel:
         self.function = function
 
     def __call__(self, grid, threads, *arguments):
-        held = [compiler._packed(argument) for argument in arguments]
-        pointers = (ctypes.c_void_p * len(held))(*(one.ctypes.data for one in held))
+        values, pointers = compiler.packed(arguments)
         self.function((ctypes.c_int * 3)(*(*grid, 1, 1)[:3]), ctypes.c_int(threads), pointers)
+        del values
 
 
 def host_kernels(folder: Path):
@@ -100,6 +100,8 @@ def host_kernels(folder: Path):
             f'extern "C" void host_{name}(const int* grid, int threads, void** args) '
             f"{{ launch({name}, grid, threads, args); }}\n" for name in names)
         options = [f"-D{key}={value}" for key, value in defined.items()]
+        if "__syncthreads" in (compiler.FOLDER / source).read_text():
+            options.append("-DBARRIERS")
         stem = folder / hashlib.sha256(repr((text, options)).encode()).hexdigest()[:16]
         if not stem.with_suffix(".so").exists():
             stem.with_suffix(".cpp").write_text(text)

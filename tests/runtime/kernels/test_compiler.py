@@ -1,14 +1,18 @@
 """Every kernel compiles for every architecture, without a GPU; compiled kernels are kept; faults are one sentence."""
 
+import ctypes
+
+import numpy as np
 import pytest
 
+from pano4d.runtime.device import DeviceArray
 from pano4d.runtime.errors import BackendError
 from pano4d.runtime.kernels import compiler
 
 pytest.importorskip("cuda.bindings")
 
 SOURCES = sorted(path.name for path in compiler.FOLDER.glob("*.cu"))
-SIZES = {"size": 512, "frames_each": 7, "patch_rows": 8}
+SIZES = {"size": 512, "frames_each": 7, "patch_rows": 8, "together": 2}
 ARCHS = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 
 
@@ -63,4 +67,16 @@ def test_an_unknown_architecture_is_one_sentence():
 
 def test_a_python_number_is_not_passed_to_a_kernel():
     with pytest.raises(AssertionError, match="width"):
-        compiler._packed(1.0)
+        compiler.packed([1.0])
+
+
+def test_arguments_lie_one_after_another_in_their_own_width():
+    three = np.array((5, 7, 9), np.dtype([("a", np.int32), ("b", np.int32), ("c", np.int32)]))[()]
+    array = DeviceArray(2**40 + 3, (1,), np.dtype("uint8"), None)
+    values, pointers = compiler.packed([np.float32(1.5), array, three, np.int64(-2)])
+    begin = ctypes.addressof(values)
+    assert [pointer - begin for pointer in pointers] == [0, 8, 16, 32]
+    assert ctypes.c_float.from_address(pointers[0]).value == 1.5
+    assert ctypes.c_uint64.from_address(pointers[1]).value == array.pointer
+    assert list((ctypes.c_int32 * 3).from_address(pointers[2])) == [5, 7, 9]
+    assert ctypes.c_int64.from_address(pointers[3]).value == -2

@@ -6,7 +6,8 @@ import pytest
 from pano4d.runtime import tiles
 from pano4d.runtime.kernels import compose as cpu
 from pano4d.runtime.kernels import compose_cuda
-from pano4d.runtime.kernels.compose_cuda import PATCH_COLUMNS, PATCH_ROWS, Composer, tiles_of_patches
+from pano4d.runtime.kernels.compose_cuda import (
+    PATCH_COLUMNS, PATCH_ROWS, Composer, PixelMajor, groups_of, pixel_major_shape, tiles_of_patches)
 from pano4d.runtime.kernels.compose_ref import compose_ref
 from pano4d.runtime.kernels.detail import keep_detail
 from pano4d.runtime.sphere import pixel_directions
@@ -24,9 +25,16 @@ def levels(values):
     return np.clip(values.astype(np.float64) * 127.5 + 127.5, 0, 255)
 
 
+def laid_out(device, values):
+    """Tiles [n, T, 3, s, s] pixel by pixel."""
+    target = device.empty(pixel_major_shape(len(values), values.shape[1], values.shape[-1]), values.dtype)
+    PixelMajor(device, values.shape[1], values.dtype.name)(device.upload(values), target)
+    return target
+
+
 def composed(device, composer, values, panorama, *more):
     """All frames, chunk by chunk. uint8 [T, H, W, 3]."""
-    chunks = composer.run(device.upload(values), device.upload(panorama), *more)
+    chunks = composer.run(laid_out(device, values), device.upload(panorama), *more)
     return np.concatenate([device.download(chunk) for chunk in chunks])
 
 
@@ -52,15 +60,46 @@ def test_composition_equals_the_reference(device, monkeypatch, layout, height, s
     exact = np.moveaxis(exact.reshape(FRAMES, 3, -1), 1, -1)
     plain, _, _ = on_cpu(layout, values, everywhere, moving)
     composer = Composer(device, layout, moving, everywhere, FRAMES, size, FRAMES, element)
-    composer.compose_frames(device.upload(values), 0, FRAMES)
-    ours = np.moveaxis(device.download(composer._arrays["composed"]), 1, -1)
-    # The CPU path places pixels in float64, so a float32 projection is allowed for: 1e-6 of a tile, a step a pixel.
-    assert np.abs(ours - exact).max() <= 2 * np.abs(plain - exact).max() + 1e-6 * size * 255
+    composer.compose_groups(laid_out(device, values))
+    held, (groups, count) = device.download(composer._arrays["composed"]), groups_of(FRAMES)
+    ours = np.concatenate([group[:, :3 * count].reshape(-1, count, 3) for group in held], axis=1)[:, :FRAMES] / 256
+    assert len(held) == groups and (held[:, :, 3 * count:] == 128 * 255).all()
+    # The CPU path places pixels in float64, so a float32 projection is allowed for: 1e-6 of a tile, a step a pixel; and
+    # half a unit of 1/256 for what 16 bits hold.
+    error = np.abs(np.moveaxis(ours, 0, 1) - exact).max()
+    assert error <= 2 * np.abs(plain - exact).max() + 1e-6 * size * 255 + 0.5 / 256
     assert (device.download(composer._arrays["alpha"]) == 1).all()
     panorama = np.zeros((height, 2 * height, 3), np.uint8)
     composer = Composer(device, layout, moving, everywhere, FRAMES, size, chunk, element)
     frames = composed(device, composer, values, panorama)
     assert np.abs(frames.reshape(FRAMES, -1, 3) - exact).max() <= 0.51
+
+
+@pytest.mark.parametrize("frames, size, element", [(1, 5, "float16"), (7, 13, "float32"), (14, 12, "float16"),
+                                                   (25, 3, "float16")])
+def test_tiles_are_laid_out_pixel_by_pixel(device, frames, size, element):
+    values = np.random.default_rng(0).uniform(-1.5, 1.5, (3, frames, 3, size, size)).astype(element)
+    groups, each = groups_of(frames)
+    wanted = np.zeros((3, groups * each, 3, size, size), element)
+    wanted[:, :frames] = np.clip(values, -1, 1)
+    wanted = np.moveaxis(wanted.reshape(3, groups, each * 3, size, size), 2, -1)
+    ours = device.download(laid_out(device, values))
+    assert ours.nbytes <= wanted.nbytes + 7 * 3 * groups * size**2 * ours.itemsize
+    np.testing.assert_array_equal(ours[..., :each * 3], wanted)
+    assert (ours[..., each * 3:] == 0).all()
+
+
+@pytest.mark.parametrize("places", [1, 6])
+def test_pixels_that_many_tiles_see_are_gathered_too(device, monkeypatch, places):
+    load = compose_cuda.compiler.load_kernels
+    monkeypatch.setattr(compose_cuda.compiler, "load_kernels",
+                        lambda *asked: load(*asked[:3], {**asked[3], "PLACES": str(places)}))
+    layout, (height, width), size = tiles.rings(30), (11, 26), 8  # no pixel lies on the very border of a tile
+    values, everywhere = decoded(layout, size), np.ones((height, width), bool)
+    acc, _, _ = on_cpu(layout, values, everywhere, np.ones(layout.count, bool))
+    composer = Composer(device, layout, np.ones(layout.count, bool), everywhere, FRAMES, size, None, "float32")
+    frames = composed(device, composer, values, np.zeros((height, width, 3), np.uint8))
+    assert np.abs(frames.reshape(FRAMES, -1, 3) - acc).max() <= 0.51
 
 
 def test_frames_laid_over_the_input_at_once_equal_those_of_the_cpu_path(device):
@@ -69,7 +108,7 @@ def test_frames_laid_over_the_input_at_once_equal_those_of_the_cpu_path(device):
     select, moving = rng.random((height, width)) < 0.6, np.arange(layout.count) % 3 > 0
     panorama, values = rng.integers(0, 256, (height, width, 3), np.uint8), decoded(layout, size)
     acc, share, plan = on_cpu(layout, values, select, moving)
-    composer = Composer(device, layout, moving, select, FRAMES, size, None, "float32")
+    composer = Composer(device, layout, moving, select, FRAMES, size, 2, "float32")
     for alpha in (None, rng.uniform(0, 1, (height, width)).astype(np.float32)):
         weights = np.zeros((height, width), np.float32)
         weights[select] = share if alpha is None else alpha[select]
@@ -80,8 +119,9 @@ def test_frames_laid_over_the_input_at_once_equal_those_of_the_cpu_path(device):
         assert (ours[:, ~select] == panorama[~select]).all()
 
 
-@pytest.mark.parametrize("chunk", [None, 2])
-def test_detail_and_still_pixels_equal_the_cpu_path(device, chunk):
+@pytest.mark.parametrize("chunk, each", [(None, 7), (2, 7), (None, 2), (1, 2)])
+def test_detail_and_still_pixels_equal_the_cpu_path(device, monkeypatch, chunk, each):
+    monkeypatch.setattr(compose_cuda, "FRAMES_EACH", each)
     layout, (height, width), size, cell_px = tiles.rings(62), (33, 66), 16, 2.6
     rng = np.random.default_rng(3)
     select = np.zeros((height, width), bool)
