@@ -224,6 +224,8 @@ def lift(video: Path, **options: Any) -> None:
               help="What aotinductor compiles for.  [default: cuda where torch sees a GPU]")
 @click.option("--option", "options", type=_Setting(), multiple=True, metavar="NAME=JSON",
               help="An option of Inductor, for aotinductor, such as max_autotune=true; may be repeated.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Networks exported at once, each in a process of its own.")
 @click.option("--max-guidance-scale", type=click.FloatRange(min=1.0),
               help="Guidance of the last frame; 1 halves the work.  [default: the checkpoint's]")
 @click.option("--force", is_flag=True, help="Replace another bundle.")

@@ -1,7 +1,7 @@
 """Measure whole panoramas on one GPU: the original's schedule in eager float16, and ours with built engines, in one process.
 
     python -m pano4d.benchmarks.full_model full --device cuda
-    pano4d build full --out engines/full --backend aotinductor --tile-batch 4
+    pano4d build full --out engines/full --backend aotinductor --tile-batch 4 --jobs 5
     python -m pano4d.benchmarks.bench_panorama --bundle engines/full --panorama PANORAMA.jpg --mask MASK.png
 
 Both go from the picture in host memory to the frames there, uint8. The baseline's repeated calls are identical, so a few

@@ -129,25 +129,23 @@ def inductor_options(device: str, max_autotune: bool = False, coordinate_descent
 
 
 def export_aot(module: nn.Module, inputs: dict[str, np.ndarray], path: Path, precision: str = "fp16",
-               device: str = "cpu", options: Mapping[str, Any] | None = None, weights: Path | None = None) -> list[Path]:
+               device: str = "cpu", options: Mapping[str, Any] | None = None) -> list[Path]:
     """Compile a module.
 
     Args:
         module: Network in float32; changed in place.
         inputs: Example inputs by name, in the order of the module's arguments and of the dtypes of ``typed_specs``;
             their shapes become fixed.
-        path: The .pt2 file to write; the weights go to a .safetensors file beside it, unless they are shared.
+        path: The .pt2 file to write; the weights go to a .safetensors file beside it.
         precision: ``fp32``, ``fp16`` or ``fp8``.
         device: ``cuda`` or ``cpu``.
         options: As ``inductor_options`` gives them; None for its defaults.
-        weights: Weights of another engine that this one is to share, with all it needs; None to write its own.
 
     Returns:
         The package and the weights.
 
     Raises:
-        BackendError: torch cannot export or compile the module, or leaves a weight in the package; or a weight is not the
-            one that is to be shared.
+        BackendError: torch cannot export or compile the module, or leaves a weight in the package.
     """
     options = inductor_options(device) if options is None else dict(options)
     module = module.to(device, torch.float16 if computes_in_half(precision, device) else torch.float32)
@@ -157,13 +155,34 @@ def export_aot(module: nn.Module, inputs: dict[str, np.ndarray], path: Path, pre
         turn_convolutions(module)
     arguments = [torch.from_numpy(array).to(device) for array in inputs.values()]
     program = compile_package(module, arguments, path, options)
-    stored, strides = _packed_weights(program, path, precision)
-    if weights is None:
-        weights = path.with_suffix(".safetensors")
-        save_file(stored, weights, metadata={STRIDES: json.dumps(strides)})
-    else:
-        _check_shared(stored, strides, weights, path)
-    return [path, weights]
+    return [path, _save_weights(program, path, precision)]
+
+
+def share_weights(own: Path, other: Path) -> Path:
+    """Let an engine read the weights of another, which hold all it needs, and delete its own.
+
+    Args:
+        own: Weights as ``export_aot`` wrote them.
+        other: Those of the other engine.
+
+    Returns:
+        The other file.
+
+    Raises:
+        BackendError: A weight is missing there, has other bytes, or is to lie in another order.
+    """
+    with safe_open(own, "pt") as file, safe_open(other, "pt") as there:
+        strides, others = (json.loads(opened.metadata()[STRIDES]) for opened in (file, there))
+        names = set(there.keys())
+        for name in file.keys():
+            fault = ("is missing there" if name not in names else
+                     "has other strides there" if others.get(name) != strides.get(name) else
+                     "has other bytes there" if not _same_bytes(there.get_tensor(name), file.get_tensor(name)) else None)
+            if fault:
+                raise BackendError(f"{own.stem} cannot share {other.name}, since {name!r} {fault}: build with the versions "
+                                   "of pano4d[build], or with --tile-batch 1.")
+    own.unlink()
+    return other
 
 
 def compile_package(module: nn.Module, arguments: Sequence[torch.Tensor], path: Path,
@@ -211,9 +230,8 @@ def _name_constants(program: ExportedProgram) -> None:
             spec.kind, spec.persistent = InputKind.BUFFER, False
 
 
-def _packed_weights(program: ExportedProgram, path: Path, precision: str) \
-        -> tuple[dict[str, torch.Tensor], dict[str, list[int]]]:
-    """Give what the package asks for, which has dropped what the graph does not use and merged what is tied; and strides."""
+def _save_weights(program: ExportedProgram, path: Path, precision: str) -> Path:
+    """Write what the package asks for: it has dropped what the graph does not use, and merged what is tied."""
     needed = sorted(Package(path).names)
     held = {**program.state_dict, **program.constants}
     absent = [name for name in needed if name not in held]
@@ -224,20 +242,9 @@ def _packed_weights(program: ExportedProgram, path: Path, precision: str) \
     stored = {name: _stored(held[name].detach().to("cpu", copy=True), precision).contiguous() for name in needed}
     # A file holds every tensor in C order, and kernels were compiled for the order in memory.
     strides = {name: list(held[name].stride()) for name in needed if not held[name].is_contiguous()}
-    return stored, strides
-
-
-def _check_shared(stored: Mapping[str, torch.Tensor], strides: Mapping[str, list[int]], weights: Path, path: Path) -> None:
-    """Refuse to share a file in which a weight is missing, has other bytes, or is to lie in another order."""
-    with safe_open(weights, "pt") as file:
-        names, there = set(file.keys()), json.loads(file.metadata()[STRIDES])
-        for name, tensor in stored.items():
-            fault = ("is missing there" if name not in names else
-                     "has other strides there" if there.get(name) != strides.get(name) else
-                     "has other bytes there" if not _same_bytes(file.get_tensor(name), tensor) else None)
-            if fault:
-                raise BackendError(f"{path.stem} cannot share {weights.name}, since {name!r} {fault}: build with the versions "
-                                   "of pano4d[build], or with --tile-batch 1.")
+    weights = path.with_suffix(".safetensors")
+    save_file(stored, weights, metadata={STRIDES: json.dumps(strides)})
+    return weights
 
 
 def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,15 @@ RECIPE = 4
 """Raised whenever this code builds other engines from the same input."""
 
 Progress = Callable[[str, int, int], None]
+Exporter = Callable[[list[str], Path, Checkpoint, TileShape], Iterator[tuple[str, list[Path]]]]
+"""Writes networks into a folder, and gives the name and the files of each as they are done."""
 
 
 def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxruntime", precision: str = "fp16",
                  tile_px: int | None = None, frames: int | None = None, tile_batch: int | None = None, force: bool = False,
                  max_guidance_scale: float | None = None, progress: Progress | None = None, device: str | None = None,
-                 options: Mapping[str, Any] | None = None, vram_limit_bytes: int | None = None) -> Bundle:
+                 options: Mapping[str, Any] | None = None, vram_limit_bytes: int | None = None,
+                 jobs: int = 1) -> Bundle:
     """Export the networks of a checkpoint, compare them with it, and put the bundle in its place.
 
     On a GPU a denoiser for several tiles gets a second one beside it, for one tile and with the same weights.
@@ -48,6 +53,7 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         device: What ``aotinductor`` compiles for, ``cuda`` or ``cpu``; None for the GPU where torch sees one.
         options: Options of Inductor for ``aotinductor``, by its own names, such as ``max_autotune``.
         vram_limit_bytes: Memory of the GPU that a run at 4096x2048 may take; None for all there is.
+        jobs: Networks exported at once, each by a process of its own, which takes the memory of its network.
 
     Returns:
         The bundle, opened.
@@ -74,7 +80,8 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
     there = built_already(out, manifest["key"], force)
     if there is None:
         with staged(out) as folder:
-            _fill(folder, manifest, source, tile, recipe, progress or (lambda *_: None))
+            _fill(folder, manifest, source, tile, recipe, _exporter(recipe, (backend, precision, device, options), jobs),
+                  progress or (lambda *_: None))
         there = Bundle.open(out)
     return there
 
@@ -123,19 +130,22 @@ def _guided(source: Checkpoint, highest: float) -> Checkpoint:
 
 
 def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: TileShape, recipe: Recipe,
-          progress: Progress) -> None:
+          export: Exporter, progress: Progress) -> None:
     """Write engines and manifest into an empty folder."""
     specs, files = network_specs(source, tile, recipe.tail), {}
-    for done, name in enumerate(specs):
-        progress("export", done, len(specs))
-        inputs, outputs = map(recipe.typed, specs[name])
-        shared = {"weights": files["unet"][1]} if name == TAIL else {}
-        files[name] = recipe.export(recipe.cheaper(reference_module(source, name), tile.frames), example_inputs(inputs),
-                                    outputs, folder / f"{name}{recipe.suffix}", **shared)
+    progress("export", 0, len(specs))
+    for name, written in export(list(specs), folder, source, tile):
+        files[name] = written
+        progress("export", len(files), len(specs))
+    if TAIL in specs:
+        from pano4d.build_engines.aot_export import share_weights
+
+        files[TAIL][1] = share_weights(files[TAIL][1], files["unet"][1])
+    for name in specs:
         records = [file_record(folder, path.name) for path in files[name]]
+        inputs, outputs = map(recipe.typed, specs[name])
         manifest["networks"][name] = {**records[0], "extra_files": records[1:], "inputs": _records(inputs),
                                       "outputs": _records(outputs)}
-    progress("export", len(specs), len(specs))
     bundle = write_manifest(folder, manifest)
     for done, name in enumerate(specs):
         progress("verify", done, len(specs))
@@ -145,6 +155,34 @@ def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: Tile
         manifest["parity"][name] = figures
     progress("verify", len(specs), len(specs))
     write_manifest(folder, manifest)
+
+
+def _exporter(recipe: Recipe, asked: tuple, jobs: int) -> Exporter:
+    """Say how networks are exported: here, or by so many processes that find the recipe again."""
+    def here(names: list[str], folder: Path, source: Checkpoint, tile: TileShape) -> Iterator[tuple[str, list[Path]]]:
+        for name in names:
+            yield name, _export(recipe, name, folder, source, tile)
+
+    def elsewhere(names: list[str], folder: Path, source: Checkpoint, tile: TileShape) -> Iterator[tuple[str, list[Path]]]:
+        with ProcessPoolExecutor(min(jobs, len(names)), get_context("spawn")) as pool:
+            waiting = {pool.submit(_export_asked, asked, name, folder, source, tile): name for name in names}
+            try:
+                for done in as_completed(waiting):
+                    yield waiting[done], done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    return here if jobs == 1 else elsewhere
+
+
+def _export(recipe: Recipe, name: str, folder: Path, source: Checkpoint, tile: TileShape) -> list[Path]:
+    inputs, outputs = map(recipe.typed, network_specs(source, tile, recipe.tail)[name])
+    return recipe.export(recipe.cheaper(reference_module(source, name), tile.frames), example_inputs(inputs), outputs,
+                         folder / f"{name}{recipe.suffix}")
+
+
+def _export_asked(asked: tuple, *what: Any) -> list[Path]:
+    return _export(recipe_of(*asked), *what)
 
 
 def _records(specs: list[TensorSpec]) -> list[dict[str, Any]]:

@@ -35,8 +35,8 @@ class Recipe:
         cheaper: Rewrites a module of diffusers into one that computes the same, given the frames of a clip; in place.
         typed: Gives inputs or outputs of a network their element types.
         export: Called with module, example inputs, outputs and path; writes the engine and returns its files, the
-            engine first. With a tail also with ``weights``, the file of another engine's weights that this one is to share.
-        tail: Whether a denoiser for several tiles gets a second one beside it, for one tile.
+            engine first, its weights next where they have a file of their own.
+        tail: Whether a denoiser for several tiles gets a second one beside it, for one tile, which shares its weights.
     """
 
     suffix: str
@@ -47,7 +47,7 @@ class Recipe:
     target: Mapping[str, Any]
     cheaper: Callable[[nn.Module, int], nn.Module]
     typed: Callable[[list[TensorSpec]], list[TensorSpec]]
-    export: Callable[..., list[Path]]
+    export: Callable[[nn.Module, dict[str, np.ndarray], list[TensorSpec], Path], list[Path]]
     tail: bool = False
 
 
@@ -109,9 +109,8 @@ def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] 
         raise BackendError("The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability "
                            "{}.{} or newer.".format(torch.cuda.get_device_name(), *FP8_CAPABILITY))
 
-    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
-               weights: Path | None = None) -> list[Path]:
-        return aot_export.export_aot(module, inputs, path, precision, device, chosen, weights)
+    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path) -> list[Path]:
+        return aot_export.export_aot(module, inputs, path, precision, device, chosen)
 
     versions = _versions("torch", "diffusers", "transformers")
     target = aot_export.target_block(device)

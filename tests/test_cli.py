@@ -103,7 +103,7 @@ def test_lift_and_build(calls):
                                                      "frames": 14, "tile_batch": 2, "force": False,
                                                      "max_guidance_scale": None, "device": "cuda",
                                                      "options": {"max_autotune": True, "triton.num": [1, 2]},
-                                                     "vram_limit_bytes": 3 * 2**29, "progress": None})]
+                                                     "vram_limit_bytes": 3 * 2**29, "jobs": 1, "progress": None})]
 
 
 def test_fp8_is_short_for_a_precision(calls):
@@ -115,7 +115,7 @@ def test_build_leaves_what_is_not_given_to_the_library(calls):
     assert run("build", "ckpt", "--out", "e").exit_code == 0
     (_, _, options), = calls
     assert {name: value for name, value in options.items() if value not in (None, False)} == {
-        "backend": "onnxruntime", "precision": "fp16"}
+        "backend": "onnxruntime", "precision": "fp16", "jobs": 1}
 
 
 def test_json_prints_the_report_and_nothing_else(calls):

@@ -123,16 +123,16 @@ def test_weights_that_differ_are_not_shared(tmp_path, monkeypatch, change, words
         held = held.contiguous(memory_format=torch.channels_last) if turned else held
         return {name: held, **({also: torch.ones(1, 2, 2, 2)} if also else {}), "bias": torch.ones(())}
 
-    def export(held, path, **shared):
+    def export(held, path):
         monkeypatch.setattr(aot_export, "Package", lambda path: SimpleNamespace(names=list(held)))
         monkeypatch.setattr(aot_export, "compile_package", lambda *_: SimpleNamespace(state_dict=held, constants={}))
-        return aot_export.export_aot(nn.Identity(), {}, tmp_path / path, "fp16", "cpu", **shared)
+        return aot_export.export_aot(nn.Identity(), {}, tmp_path / path, "fp16", "cpu")[1]
 
-    _, weights = export(packed(also="unused"), "unet.pt2")
-    assert export(packed(), "unet_tail.pt2", weights=weights) == [tmp_path / "unet_tail.pt2", weights]
-    with pytest.raises(BackendError, match=f"^unet_tail cannot share unet.safetensors, since {words}: build with"):
-        export(packed(**change), "unet_tail.pt2", weights=weights)
+    weights = export(packed(also="unused"), "unet.pt2")
+    assert aot_export.share_weights(export(packed(), "unet_tail.pt2"), weights) == weights
     assert [path.name for path in tmp_path.iterdir()] == ["unet.safetensors"]
+    with pytest.raises(BackendError, match=f"^unet_tail cannot share unet.safetensors, since {words}: build with"):
+        aot_export.share_weights(export(packed(**change), "unet_tail.pt2"), weights)
 
 
 def test_only_engines_for_a_gpu_get_a_second_denoiser(masked, monkeypatch):

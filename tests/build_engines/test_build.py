@@ -140,7 +140,7 @@ def test_what_was_measured_stands_in_the_manifest(masked, tmp_path, monkeypatch)
     tile = tile_shape(checkpoint, None, None, 1)
     manifest = describe(checkpoint, tile, "onnxruntime", "fp16", recipe)
     monkeypatch.setattr(build, "verify_network", lambda *_: {"relative_error": 0.0, "workspace_bytes": 7})
-    build._fill(tmp_path, manifest, checkpoint, tile, recipe, lambda *_: None)
+    build._fill(tmp_path, manifest, checkpoint, tile, recipe, build._exporter(recipe, (), 1), lambda *_: None)
     written = Bundle.open(tmp_path).manifest
     assert {name: network["workspace_bytes"] for name, network in written["networks"].items()} == dict.fromkeys(NETWORKS, 7)
     assert written["parity"] == dict.fromkeys(NETWORKS, {"relative_error": 0.0})
@@ -164,4 +164,26 @@ def test_a_build_that_fails_leaves_nothing(copied, tmp_path):
     (tmp_path / "bundles").mkdir()
     with pytest.raises(CheckpointError, match="lacks .* weights of a AutoencoderKLTemporalDecoder"):
         build_bundle(copied, tmp_path / "bundles" / "out")
+    assert not list((tmp_path / "bundles").iterdir())
+
+
+def test_processes_export_the_same(built, masked, tmp_path):
+    bundle, _ = built
+    seen = []
+    again = build_bundle(masked, tmp_path / "again", jobs=2, progress=lambda *told: seen.append(told))
+    assert again.manifest["key"] == bundle.manifest["key"]
+    assert list(again.manifest["networks"]) == list(bundle.manifest["networks"])
+    assert [told for told in seen if told[0] == "export"] == [("export", done, 4) for done in range(5)]
+    assert all(again.manifest["parity"][name]["relative_error"] < 1e-2 for name in again.manifest["networks"])
+
+
+def test_a_process_that_fails_says_why_and_leaves_nothing(copied, tmp_path, monkeypatch):
+    def spoilt(*asked):
+        (copied / "image_encoder" / "config.json").write_text("{")
+        return describe(*asked)
+
+    (tmp_path / "bundles").mkdir()
+    monkeypatch.setattr(build, "describe", spoilt)  # after the checkpoint was read
+    with pytest.raises(CheckpointError, match="image_encoder"):
+        build_bundle(copied, tmp_path / "bundles" / "out", jobs=2)
     assert not list((tmp_path / "bundles").iterdir())
