@@ -58,6 +58,27 @@ def steps_table() -> str:
         *(told(row, name)[1] for name in references)) for row in rows for mean in [row["mean"]]])
 
 
+def reuse_table() -> str:
+    """Make the table of reused features from ``results/reuse.json``, beside fewer steps from ``results/steps.json``."""
+    result = json.loads((RESULTS / "reuse.json").read_text())
+    fewer = [row for row in json.loads((RESULTS / "steps.json").read_text())["rows"] if row["levels"] == "aligned"]
+    head = ("steps", "evaluations' worth, demo", "Stable Video Diffusion", "first frame, dB",
+            "temporal power, 1st to 4th frequency", "motion", "drift")
+
+    def figures(row: dict) -> tuple[str, ...]:
+        mean = {name: sum(run[name] for run in row["runs"]) / len(row["runs"]) for name in (
+            "first_frame_psnr_db", "motion_levels_generated", "motion_levels_true", "static_drift_levels")}
+        powers = zip(*(run["spectrum_ratio_1_to_4"] for run in row["runs"]))
+        return (f"{mean['first_frame_psnr_db']:.2f}", " ".join(f"{sum(power) / len(row['runs']):.2f}" for power in powers),
+                f"{mean['motion_levels_generated'] / mean['motion_levels_true']:.2f}", f"{mean['static_drift_levels']:.2f}")
+
+    rows = [(f"{row['steps']}", f"{row['steps']}", f"{row['steps']}", *figures(row)) for row in fewer]
+    rows += [(f"{row['steps']}, of which {row['steps'] - -(-row['steps'] // (row['reused'] + 1))} reuse",
+              f"{row['evaluations']['demo']:.1f}", f"{row['evaluations']['full']:.1f}", *figures(row))
+             for row in result["rows"] if row["reused"]]
+    return _table(head, rows)
+
+
 def stages_table() -> str:
     """Make the table of one stage and two from ``results/stages.json``."""
     result = json.loads((RESULTS / "stages.json").read_text())
@@ -110,6 +131,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "panorama": (RESULTS / "panorama.json", panorama_table),
     "engines": (RESULTS / "panorama.json", engines_table),
     "steps": (RESULTS / "steps.json", steps_table),
+    "reuse": (RESULTS / "reuse.json", reuse_table),
     "stages": (RESULTS / "stages.json", stages_table),
 }
 
