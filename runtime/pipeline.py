@@ -269,11 +269,11 @@ class Animator:
     def _decode_on(self, device: Device, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
                    whole: np.ndarray | None, progress: Progress, chunk: int | None) -> np.ndarray:
         """Decode and compose on a GPU, ``chunk`` frames at a time."""
+        if not told.moving.any():
+            return np.repeat(panorama[None], self.bundle.tile["frames"], axis=0)
         frozen = self.settings.mask_policy == "freeze"
         select = mask if frozen else np.ones_like(mask)
         alpha = composing.mask_alpha(mask, self._feather_px(mask), whole) if frozen else None
-        if not told.moving.any():
-            return np.repeat(panorama[None], self.bundle.tile["frames"], axis=0)
         pixels = device_pipeline.decode(device, self._engines, x[told.moving],
                                         lambda done, total: progress("decode", done, total))
         try:
