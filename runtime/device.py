@@ -65,6 +65,15 @@ def _error(name: str, code: Any) -> BackendError:
                         "if it stays so, check the GPU with nvidia-smi.")
 
 
+Arrays = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and element type of arrays by name; what is planned is what is taken."""
+
+
+def total_bytes(arrays: Arrays) -> int:
+    """Add up the bytes of arrays."""
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
+
+
 @dataclass(eq=False)
 class DeviceArray:
     """An array in the memory of a GPU, in C order.

@@ -13,9 +13,9 @@ import numpy as np
 
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import Engine, TensorSpec
-from pano4d.runtime.device import Device, DeviceArray, Scope
-from pano4d.runtime.device_pipeline import Arrays
+from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.kernels.encode_cuda import encode_tiles
 from pano4d.runtime.kernels.masks_cuda import tile_masks
 from pano4d.runtime.kernels.resize_cuda import Resizer, resize_arrays
@@ -24,7 +24,6 @@ from pano4d.runtime.settings import AnimateSettings
 from pano4d.runtime.tiles import Layout
 
 CLIP_PX = 224
-THREADS = 128
 
 
 def encode(device: Device, engines: Engines, layout: Layout, panorama: np.ndarray, mask: np.ndarray,
@@ -159,7 +158,7 @@ class _Noisy:
 
     def __call__(self, v: int, drawn: Future | None, strength: float, target: DeviceArray) -> None:
         """Write tile v; enqueued, not waited for, but for the numbers to be drawn."""
-        picture, grid = self._pictures[v], (-(-target.size // THREADS),)
+        picture, grid = self._pictures[v], (blocks(target.size),)
         if drawn is None:
             self._scale_into(grid, THREADS, picture, target, np.int64(target.size), np.float32(1))
             return

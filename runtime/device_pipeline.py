@@ -17,10 +17,11 @@ from pano4d.runtime import schedule
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import TAIL, Engine, TensorSpec
 from pano4d.runtime.bundle import Bundle
-from pano4d.runtime.device import Device, DeviceArray, Scope
+from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
 from pano4d.runtime.kernels.blend_cuda import StateShape, TileState
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.kernels.compose_cuda import Composer, PixelMajor, pixel_major_shape
 from pano4d.runtime.kernels.noise_cuda import sphere_noise
 from pano4d.runtime.settings import AnimateSettings
@@ -28,11 +29,6 @@ from pano4d.runtime.tiles import Layout
 
 if TYPE_CHECKING:
     from pano4d.runtime.conditions import Conditions
-
-THREADS = 128
-
-Arrays = dict[str, tuple[tuple[int, ...], str]]
-"""Shape and element type of arrays by name; what is planned is what is taken."""
 
 
 class HostSide(Engine):
@@ -309,7 +305,7 @@ def decode(device: Device, engines: Engines, x: np.ndarray,
         clean = scope.upload(padded)
         latents, decoded, pixels = (scope.empty(*arrays[name]) for name in ("latents", "decoded", "pixels"))
         lay_out = PixelMajor(device, target.shape[1], target.dtype)
-        scale_into((-(-clean.size // THREADS),), THREADS, clean, latents, np.int64(clean.size),
+        scale_into((blocks(clean.size),), THREADS, clean, latents, np.int64(clean.size),
                    np.float32(1 / engines.bundle.sampler["scaling_factor"]))
         events = []
         for g in range(latents.shape[0]):

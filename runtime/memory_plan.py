@@ -6,7 +6,6 @@ weights was measured when it was built (``workspace_bytes`` in the manifest); wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,8 +15,9 @@ from pano4d.runtime import schedule, tiles
 from pano4d.runtime.backends import Engines
 from pano4d.runtime.backends.base import TAIL, TensorSpec
 from pano4d.runtime.bundle import Bundle
+from pano4d.runtime.device import Arrays, total_bytes
 from pano4d.runtime.device_conditions import embed_arrays, latent_arrays
-from pano4d.runtime.device_pipeline import Arrays, Denoising, decode_arrays, denoisers, fixed_arrays
+from pano4d.runtime.device_pipeline import Denoising, decode_arrays, denoisers, fixed_arrays
 from pano4d.runtime.errors import SettingsError
 from pano4d.runtime.kernels.blend import most_neighbours
 from pano4d.runtime.kernels.blend_cuda import StateShape
@@ -203,6 +203,4 @@ def _compose_parts(shape: ComposeShape) -> dict[str, int]:
 
 
 def _parts(arrays: Mapping[str, Arrays]) -> dict[str, int]:
-    """Add up the bytes of arrays."""
-    return {part: sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in listed.values())
-            for part, listed in arrays.items()}
+    return {part: total_bytes(listed) for part, listed in arrays.items()}

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray, Scope
+from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope, total_bytes
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.tiles import Layout
 
-THREADS, FRAMES_EACH = 128, 2
+FRAMES_EACH = 2
 SIZES = np.dtype([(name, np.int32) for name in ("slots", "places", "frames", "size", "batch", "next_batch", "batched",
                                            "next_batched", "ranks", "channels")])
 SCALES = np.dtype([(name, np.float32) for name in ("c_skip", "c_out", "ratio", "c_in", "extrapolation", "level")])
@@ -91,7 +92,7 @@ class StateShape:
         batch = np.where(slots < self.batched_tiles(guided), self.tiles_per_call(guided), 1)
         return (slots // batch * halves + np.arange(halves)[:, None]) * batch + slots % batch
 
-    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+    def arrays(self) -> Arrays:
         """List shape and element type of every array, by name; what is planned is what is taken."""
         pixels = self.size**2
         state = (self.slots, self.frames, 4, pixels)
@@ -116,7 +117,7 @@ class StateShape:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays().values())
+        return total_bytes(self.arrays())
 
 
 def _kinds_of_steps(shape: StateShape) -> list[tuple[bool, bool, bool]]:
@@ -233,7 +234,7 @@ class TileState:
         pixels = shape.size**2
         for guided, prepare in self._prepare.items():
             sizes = (shape.frames, pixels, shape.tiles_per_call(guided), shape.batched_tiles(guided), shape.channels)
-            prepare((-(-pixels // THREADS), shape.slots, shape.frames), THREADS, self.x, self.masks, self.latents,
+            prepare((blocks(pixels), shape.slots, shape.frames), THREADS, self.x, self.masks, self.latents,
                     self.sample_of(guided), *map(np.int32, sizes), np.float32(c_in))
 
     def sample_of(self, guided: bool) -> DeviceArray:
@@ -262,7 +263,7 @@ class TileState:
         shape = self.shape
         guided = shape.guided if guided is None else guided
         following = shape.guided if next_guided is None else next_guided
-        across, groups = -(-shape.size**2 // THREADS), -(-shape.frames // FRAMES_EACH)
+        across, groups = blocks(shape.size**2), -(-shape.frames // FRAMES_EACH)
         sizes = np.array((shape.slots, shape.tiles, shape.frames, shape.size, shape.tiles_per_call(guided),
                           shape.tiles_per_call(following), shape.batched_tiles(guided), shape.batched_tiles(following),
                           shape.ranks, shape.channels), SIZES)[()]

@@ -26,6 +26,13 @@ from pano4d.runtime.files import atomic_file
 FOLDER = Path(__file__).parent
 HEADERS = ("common.cuh", "patch.cuh")
 CACHE_VARIABLE = "PANO4D_CACHE"
+THREADS = 128
+"""Threads of a block, where a kernel has one for each element."""
+
+
+def blocks(count: int) -> int:
+    """Count the blocks of ``THREADS`` that have a thread for each of so many elements."""
+    return -(-count // THREADS)
 
 
 def definitions(element_bytes: int = 2, **more: int | bool) -> dict[str, str]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray, Scope
+from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope, total_bytes
 from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.kernels.detail import LEVELS, radii
 from pano4d.runtime.sphere import lonlat_to_directions, pixel_lonlat
 from pano4d.runtime.tiles import Layout
 
-THREADS = 128
 PATCH_ROWS, PATCH_COLUMNS = 8, 32
 FRAMES_EACH = 7  # at most, worked on together: a count and their changes make eight
 TOGETHER = 2  # groups that a thread gathers at a time, at most
@@ -76,7 +76,7 @@ class PixelMajor:
             BackendError: The driver refuses.
         """
         pixels = decoded.shape[-1] * decoded.shape[-2]
-        self._kernel((-(-pixels // THREADS), self.groups, decoded.shape[0]), THREADS, decoded, target, np.int32(pixels),
+        self._kernel((blocks(pixels), self.groups, decoded.shape[0]), THREADS, decoded, target, np.int32(pixels),
                      np.int32(self.frames))
 
 
@@ -107,7 +107,7 @@ class ComposeShape:
         """Groups of frames that are composed at a time."""
         return -(-min(self.chunk, self.frames) // groups_of(self.frames)[1])
 
-    def arrays(self) -> dict[str, tuple[tuple[int, ...], str]]:
+    def arrays(self) -> Arrays:
         """List shape and element type of every array, by name; what is planned is what is taken."""
         whole, values = (self.height, self.width), pixel_major_shape(1, self.frames, 1)[-1]
         patches = -(-self.height // PATCH_ROWS) * -(-self.width // PATCH_COLUMNS)
@@ -124,7 +124,7 @@ class ComposeShape:
     @property
     def nbytes(self) -> int:
         """Bytes of these arrays."""
-        return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.arrays().values())
+        return total_bytes(self.arrays())
 
 
 def tiles_of_patches(layout: Layout, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -269,7 +269,7 @@ class Composer:
 
     def _over_pixels(self, name: str, *arguments: DeviceArray | np.generic) -> None:
         """Launch a kernel of `detail.cu` that has a thread for each pixel of the panorama."""
-        self._detail[name]((-(-self.shape.height * self.shape.width // THREADS),), THREADS, *arguments)
+        self._detail[name]((blocks(self.shape.height * self.shape.width),), THREADS, *arguments)
 
     def _find_stay(self, pixels: DeviceArray, group: int, panorama: DeviceArray, cell_px: float) -> None:
         """Compose a group, unless it is held already, and find how much of the detail stays in its frames."""

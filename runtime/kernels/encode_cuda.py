@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray, Scope
+from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.tiles import Layout, supersampling
 
-THREADS = 128
 
 
-def encode_arrays(tiles: int, size: int, height: int, width: int, element: str = "float32") \
-        -> dict[str, tuple[tuple[int, ...], str]]:
+def encode_arrays(tiles: int, size: int, height: int, width: int, element: str = "float32") -> Arrays:
     """List shape and element type of every array it takes to cut tiles; what is planned is what is taken.
 
     Args:
@@ -52,7 +51,7 @@ def encode_tiles(device: Device, panorama: DeviceArray, layout: Layout, size: in
     with Scope(device) as scope:  # the driver waits for the kernel before it frees the rotations
         rotations = scope.upload(layout.rotations.astype(np.float32))
         tiles = scope.empty(*encode_arrays(layout.count, size, height, width, element)["tiles"])
-        kernel((-(-size * size // THREADS), layout.count), THREADS, panorama, rotations, tiles,
+        kernel((blocks(size * size), layout.count), THREADS, panorama, rotations, tiles,
                *map(np.int32, (height, width, size, samples)), np.float32(layout.focal(size)))
         scope.keep(tiles)
     return tiles

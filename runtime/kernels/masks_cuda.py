@@ -4,10 +4,10 @@ import numpy as np
 
 from pano4d.runtime.device import Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.sphere import pixel_lonlat
 from pano4d.runtime.tiles import Layout
 
-THREADS = 128
 
 
 def tile_masks(device: Device, mask: DeviceArray, layout: Layout, size_px: int, factor: int) -> DeviceArray:
@@ -34,9 +34,9 @@ def tile_masks(device: Device, mask: DeviceArray, layout: Layout, size_px: int, 
         rotations, columns, rows = (scope.upload(table) for table in (layout.rotations, *tables))
         marks = scope.zeros((layout.count, cells, cells), "uint8")
         shares = scope.empty((layout.count, cells, cells), "float32")
-        mark((-(-width // THREADS), height), THREADS, mask, rotations, columns, rows, marks,
+        mark((blocks(width), height), THREADS, mask, rotations, columns, rows, marks,
              *map(np.int32, (height, width, layout.count, size_px, factor)), np.float64(focal), np.float64(reach))
-        share((-(-cells * cells // THREADS), layout.count), THREADS, mask, rotations, marks, shares,
+        share((blocks(cells * cells), layout.count), THREADS, mask, rotations, marks, shares,
               *map(np.int32, (height, width, size_px, factor)), np.float64(focal))
         scope.keep(shares)
     return shares

@@ -5,16 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray, Scope
+from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.noise import CellLists, cell_lists, count_cells, draw_field, draw_fill
 from pano4d.runtime.tiles import Layout
 
-THREADS = 128
 
 
-def noise_arrays(layout: Layout, size: int, frames: int, channels: int, shared: bool = True) \
-        -> dict[str, tuple[tuple[int, ...], str]]:
+def noise_arrays(layout: Layout, size: int, frames: int, channels: int, shared: bool = True) -> Arrays:
     """List shape and element type of what `sphere_noise` takes; what is planned is what is taken.
 
     Args:
@@ -85,6 +84,6 @@ class _Gather:
     def __call__(self, field: DeviceArray, t: int) -> None:
         """Write frame t; enqueued, not waited for."""
         tiles, frames, channels, size, _ = self.noise.shape
-        grid = (-(-size * size // THREADS), tiles, channels)
+        grid = (blocks(size * size), tiles, channels)
         self._kernel(grid, THREADS, field, *self.tables, self.noise,
                      *map(np.int32, (field.shape[1], size * size, channels, frames, t)))

@@ -4,10 +4,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from pano4d.runtime.device import Device, DeviceArray, Scope
+from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
+from pano4d.runtime.kernels.compiler import THREADS, blocks
 
-THREADS = 128
 
 
 @lru_cache(maxsize=4)
@@ -33,7 +33,7 @@ def bicubic_taps(size: int, out: int) -> tuple[np.ndarray, np.ndarray]:
     return first, weights / weights.sum(axis=1, keepdims=True)
 
 
-def resize_arrays(size: int, out: int) -> dict[str, tuple[tuple[int, ...], str]]:
+def resize_arrays(size: int, out: int) -> Arrays:
     """List shape and element type of what a `Resizer` holds; what is planned is what is taken."""
     return {"first": ((out,), "int32"), "weights": (bicubic_taps(size, out)[1].shape, "float64"),
             "wide": ((3, size, out), "float32")}
@@ -73,8 +73,8 @@ class Resizer:
         """
         (first, weights, wide), size, out = self._arrays, self._size, self._out
         sizes = tuple(map(np.int32, (size, out, weights.shape[1])))
-        self._rows((-(-size * out // THREADS), 3), THREADS, picture, first, weights, wide, *sizes)
-        self._columns((-(-out * out // THREADS), 3), THREADS, wide, first, weights, resized, *sizes)
+        self._rows((blocks(size * out), 3), THREADS, picture, first, weights, wide, *sizes)
+        self._columns((blocks(out * out), 3), THREADS, wide, first, weights, resized, *sizes)
 
     def free(self) -> None:
         """Give the memory back; the driver waits for the kernels first."""
