@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -14,6 +15,17 @@ def _host_device_module():
     sys.modules["host_device"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def waves():
+    """Draw a smooth panorama of a height, uint8 [H, 2 H, 3]."""
+    def draw(height):
+        lon = (np.arange(2 * height) + 0.5) / (2 * height) * 2 * np.pi
+        lat = (np.arange(height) + 0.5) / height * np.pi
+        waves = [np.sin(lat)[:, None] * np.cos(k * lon + k) for k in (1, 2, 3)]
+        return np.round(128 + 60 * np.stack(waves, axis=-1)).astype(np.uint8)
+    return draw
 
 
 @pytest.fixture(scope="session")

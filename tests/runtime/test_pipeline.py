@@ -16,11 +16,8 @@ SETTINGS = AnimateSettings(width=256, height=128)
 
 
 @pytest.fixture(scope="module")
-def panorama():
-    lon = (np.arange(256) + 0.5) / 256 * 2 * np.pi
-    lat = (np.arange(128) + 0.5) / 128 * np.pi
-    waves = [np.sin(lat)[:, None] * np.cos(k * lon + k) for k in (1, 2, 3)]
-    return np.round(128 + 60 * np.stack(waves, axis=-1)).astype(np.uint8)
+def panorama(waves):
+    return waves(128)
 
 
 @pytest.fixture(scope="module")
