@@ -19,7 +19,7 @@ from pano4d.runtime.backends.base import TAIL, TensorSpec
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle, file_record
 from pano4d.runtime.errors import SettingsError
 
-RECIPE = 4
+RECIPE = 5
 """Raised whenever this code builds other engines from the same input."""
 
 Progress = Callable[[str, int, int], None]

@@ -21,10 +21,6 @@ from pano4d.build_engines.shortcuts import temporal_share
 from pano4d.build_engines.temporal_attention import attend_over_frames
 
 
-FEW_CHANNELS = 128
-"""Up to here the convolution over frames is a product."""
-
-
 def keep_channels_last(module: nn.Module, frames: int) -> nn.Module:
     """Replace what can be, in place, and lay the convolutions' weights out for it.
 
@@ -150,7 +146,7 @@ class SpatioTemporalBlock(nn.Module):
         self.spatial = SpatialBlock(block.spatial_res_block)
         self.norm1, self.norm2 = TokenNorm(temporal.norm1, silu=True), TokenNorm(temporal.norm2, silu=True)
         self.embed = temporal.time_emb_proj
-        self.conv1, self.conv2 = convolve_frames(temporal.conv1), convolve_frames(temporal.conv2, share)
+        self.conv1, self.conv2 = FrameConvolution(temporal.conv1), FrameConvolution(temporal.conv2, share)
 
     def forward(self, hidden_states: Tensor, temb: Tensor | None = None,
                 image_only_indicator: Tensor | None = None) -> Tensor:
@@ -267,45 +263,19 @@ def _joined(parts) -> nn.Parameter:
     return nn.Parameter(torch.cat([part.detach() for part in parts]), requires_grad=False)
 
 
-def convolve_frames(conv: nn.Conv3d, share: Tensor | float = 1.0) -> nn.Module:
-    """Make a (3, 1, 1) convolution one of tokens: called with clips [B, T P, C] and T, its result times ``share``."""
-    weight, bias = (nn.Parameter(share * part.detach(), requires_grad=False) for part in (conv.weight, conv.bias))
-    return (FrameProduct if conv.in_channels <= FEW_CHANNELS else FrameConvolution)(weight[..., 0, 0], bias)
-
-
 class FrameConvolution(nn.Module):
-    """Convolve over the frames of clips as over the rows of a picture: T of them, with a column for every pixel.
+    """Convolve over the frames of clips [B, T P, C] as over the rows of a picture: T of them, a column for every pixel.
 
     Args:
-        weight: [C', C, 3].
-        bias: [C'].
+        conv: A (3, 1, 1) convolution.
+        share: Factor of its result.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, conv: nn.Conv3d, share: Tensor | float = 1.0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(weight.shape[1], weight.shape[0], (3, 1), padding=(1, 0))
-        self.conv.weight, self.conv.bias = nn.Parameter(weight[..., None], requires_grad=False), bias
+        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, (3, 1), padding=(1, 0))
+        weight, bias = (nn.Parameter(share * part.detach(), requires_grad=False) for part in (conv.weight, conv.bias))
+        self.conv.weight, self.conv.bias = nn.Parameter(weight[..., 0], requires_grad=False), bias
 
     def forward(self, clips: Tensor, frames: int) -> Tensor:
         return tokens_of(self.conv(pictures_of(clips, frames)))
-
-
-class FrameProduct(nn.Module):
-    """Convolve over the frames of clips as one product with each frame and its neighbours side by side.
-
-    For few channels and very many pixels, where cuDNN's convolutions are far from what the memory lets.
-
-    Args:
-        weight: [C', C, 3].
-        bias: [C'].
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.transpose(1, 2).flatten(1).contiguous(), requires_grad=False)  # [C', 3 C]
-        self.bias = bias
-
-    def forward(self, clips: Tensor, frames: int) -> Tensor:
-        pixels = clips.shape[1] // frames
-        before, after = F.pad(clips[:, :-pixels], (0, 0, pixels, 0)), F.pad(clips[:, pixels:], (0, 0, 0, pixels))
-        return F.linear(torch.cat([before, clips, after], dim=2), self.weight, self.bias)
