@@ -1,5 +1,6 @@
 """Turn one panorama file into an output folder: video, frames, figures, report."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from pano4d.runtime import image, quality, video
 from pano4d.runtime.bundle import Bundle, default_bundle_path
 from pano4d.runtime.outputs import OutputFolder, estimate_bytes
+from pano4d.runtime.parallel import each
 from pano4d.runtime.pipeline import Animation, Animator, Progress
 from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
@@ -97,22 +99,20 @@ def read_inputs(panorama: Path, mask: str | Path | None, settings: AnimateSettin
 
 def write_frames(folder: OutputFolder, animation: Animation, progress: Progress) -> None:
     """Write ``frames/frame_0000.png ...`` and ``video.mp4``."""
-    total = len(animation.frames)
-    for t, frame in enumerate(animation.frames):
-        image.write_png(folder.path(f"frames/frame_{t:04d}.png"), frame)
-        progress("write", t + 1, total)
+    paths = [folder.path(f"frames/frame_{t:04d}.png") for t in range(len(animation.frames))]
+    each(lambda t: image.write_png(paths[t], animation.frames[t]), range(len(paths)), functools.partial(progress, "write"))
     video.write_video(folder.path("video.mp4"), animation.frames, animation.settings.fps)
 
 
 def measure(animation: Animation, picture: np.ndarray) -> dict:
     """Compute the report's ``quality``: each figure that of the worst frame."""
     frames, mask = animation.frames, animation.mask
+    moved = quality.motion(frames, mask)
     seam = quality.seam_ratio(frames, picture)
     border = quality.tile_border_ratio(frames, picture, animation.layout, mask=mask)
     return {"seam_ratio": _worst_ratio(seam), "tile_border_ratio": _worst_ratio(border),
             "static_drift": float(np.max(quality.static_drift(frames, picture, mask))),
-            "motion": float(np.min(quality.motion(frames, mask))),
-            "motion_max": float(np.max(quality.motion(frames, mask)))}
+            "motion": float(np.min(moved)), "motion_max": float(np.max(moved))}
 
 
 def describe(bundle: Bundle, animation: Animation, inputs: dict, figures: dict, backend: str | None) -> dict:
