@@ -121,7 +121,7 @@ def measure_compose(device: Device, width: int) -> dict[str, float]:
     layout, rng = tiles.layout_for(width, TILE_PX), np.random.default_rng(0)
     everything, calls = np.ones((width // 2, width), bool), -(-layout.count // BATCH)
     composer = Composer(device, layout, np.ones(layout.count, bool), everything, FRAMES, TILE_PX)
-    lay_out = PixelMajor(device, FRAMES, "float16")
+    lay_out = PixelMajor(device, FRAMES, TILE_PX, "float16")
     with Scope(device) as scope:
         decoded = scope.upload(rng.uniform(-1, 1, (BATCH, FRAMES, 3, TILE_PX, TILE_PX)).astype(np.float16))
         panorama = scope.upload(rng.integers(0, 256, (*everything.shape, 3), np.uint8))

@@ -304,7 +304,7 @@ def decode(device: Device, engines: Engines, x: np.ndarray,
         padded[:len(x)] = x
         clean = scope.upload(padded)
         latents, decoded, pixels = (scope.empty(*arrays[name]) for name in ("latents", "decoded", "pixels"))
-        lay_out = PixelMajor(device, target.shape[1], target.dtype)
+        lay_out = PixelMajor(device, target.shape[1], target.shape[-1], target.dtype)
         scale_into((blocks(clean.size),), THREADS, clean, latents, np.int64(clean.size),
                    np.float32(1 / engines.bundle.sampler["scaling_factor"]))
         events = []

@@ -14,17 +14,16 @@
 // was kept: v + (g_t - 1) difference.
 //
 // `give` writes what each tile gives to its neighbours, pixel by pixel with its four channels together; `blend` gathers
-// it: a tap is one load of 16 bytes, where taps of x, v, u and previous would be 16 loads. `blend` begins with the frames
-// that `give` ended with, which the L2 cache still holds; everything else passes the cache by.
+// it: a tap is one load, where taps of x, v, u and previous would be 16 loads. Estimates are given in the engine's element
+// type, to which v was rounded already; stepped states, which are as large as the noise, in float32. `blend` begins with
+// the frames that `give` ended with, which the L2 cache still holds; everything else passes the cache by.
 // Tiles are in the order of `places`: the denoised ones ("slots"), then the others.
-// Thread of `give`: a pixel of a frame of a tile. Thread of `blend`: one of FRAMES_EACH frames, whose taps and shares are
-// read once.
+// Thread of `give`: PIXELS_EACH neighbouring pixels of a frame of a tile, two where rows of pixels are even, so that a warp
+// reads whole lines of v. Thread of `blend`: a pixel of FRAMES_EACH frames, whose taps and shares are read once.
 // Bytes per element: x 4 + v 2 (+ u 2) read, x 4 + sample 2 (+ 2 guided) written; + 8 for previous and fused with k; and
-// within the L2 cache 4 written, 8 to 16 read of what is given; + 2 with KEPT or REUSED.
+// within the L2 cache 2 written, 4 to 8 read of what is given; + 2 with KEPT or REUSED.
 #include "common.cuh"
 
-#define THREADS 128
-#define FRAMES_EACH 2  // as blend_cuda.py has them
 // Launch bounds leave registers enough that all of a thread's loads are on their way before the first is used.
 
 #if GUIDED
@@ -64,7 +63,26 @@ __device__ __forceinline__ float step_to(float denoised, float x, float previous
     return target + by.ratio * (x - target);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 12) give(
+// What a tile gives of a pixel.
+#if ELEMENT_BYTES == 2 && !FUSE_SAMPLES
+struct __align__(8) Gift {
+    unsigned short channels[4];
+};
+__device__ __forceinline__ void wrap(Gift& gift, int c, float value) { gift.channels[c] = float_to_half(value); }
+__device__ __forceinline__ float unwrap(const Gift& gift, int c) { return half_to_float(gift.channels[c]); }
+#else
+struct __align__(16) Gift {
+    float channels[4];
+};
+__device__ __forceinline__ void wrap(Gift& gift, int c, float value) { gift.channels[c] = value; }
+__device__ __forceinline__ float unwrap(const Gift& gift, int c) { return gift.channels[c]; }
+#endif
+
+struct __align__(PIXELS_EACH * sizeof(Gift) < 16 ? PIXELS_EACH * sizeof(Gift) : 16) Gifts {
+    Gift of[PIXELS_EACH];
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, 10) give(
     const float* __restrict__ x,         // [slots, T, 4, P]
     const element* __restrict__ v,       // [R, T, 4, P], unconditional half of a call first
     const float* __restrict__ guidance,  // [T]
@@ -74,70 +92,80 @@ extern "C" __global__ void __launch_bounds__(THREADS, 12) give(
     const float* __restrict__ previous,  // [slots, T, 4, P], read with SECOND_ORDER
     float* __restrict__ fused_out,       // [slots, T, 4, P], written with SECOND_ORDER and FUSE_SAMPLES
     element* difference,                 // [slots, T, 4, P], read with REUSED, written with KEPT
-    float4* __restrict__ given,          // [T, V, P] by place
+    Gift* __restrict__ given,            // [T, V, P] by place
     const Sizes n, const Scales by) {
-    int pixels = n.size * n.size, p = blockIdx.x * THREADS + threadIdx.x, place = blockIdx.y, t = blockIdx.z;
+    int pixels = n.size * n.size, p = (blockIdx.x * THREADS + threadIdx.x) * PIXELS_EACH;
+    int place = blockIdx.y, t = blockIdx.z;
     if (p >= pixels) return;
-    float gift[4];
+    Gifts gifts;
     if (place < n.slots) {
         long long start = ((long long)place * n.frames + t) * 4 * pixels + p;
-        float states[4], known[4], unknown[4], before[4];
+        Few<float> states[4];
+        Few<element> known[4];
+        [[maybe_unused]] Few<element> unknown[4];
+        [[maybe_unused]] Few<float> before[4];
         const element* row = v + row_of(place, HALVES - 1, HALVES, t, n.batch, n.batched, n.frames) * 4 * pixels + p;
 #pragma unroll
-        for (int c = 0; c < 4; ++c) states[c] = read_once(x + start + c * pixels), known[c] = read_once(row + c * pixels);
+        for (int c = 0; c < 4; ++c) read_few(x + start + c * pixels, states[c]), read_few(row + c * pixels, known[c]);
 #if GUIDED
         const element* other = v + row_of(place, 0, HALVES, t, n.batch, n.batched, n.frames) * 4 * pixels + p;
 #pragma unroll
-        for (int c = 0; c < 4; ++c) unknown[c] = read_once(other + c * pixels);
+        for (int c = 0; c < 4; ++c) read_few(other + c * pixels, unknown[c]);
 #elif REUSED
 #pragma unroll
-        for (int c = 0; c < 4; ++c) unknown[c] = read_once(difference + start + c * pixels);
+        for (int c = 0; c < 4; ++c) read_few(difference + start + c * pixels, unknown[c]);
 #endif
 #if GUIDED || REUSED
         float scale = guidance[t];
 #endif
 #if FUSE_SAMPLES && SECOND_ORDER
 #pragma unroll
-        for (int c = 0; c < 4; ++c) before[c] = read_once(previous + start + c * pixels);
+        for (int c = 0; c < 4; ++c) read_few(previous + start + c * pixels, before[c]);
 #endif
 #pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            float predicted = known[c];
+        for (int c = 0; c < 4; ++c)
+#pragma unroll
+            for (int i = 0; i < PIXELS_EACH; ++i) {
+                float predicted = get(known[c].of + i), state = states[c].of[i];
 #if GUIDED
-            float apart = predicted - unknown[c];
-            predicted = unknown[c] + scale * apart;
+                float off = get(unknown[c].of + i), apart = predicted - off;
+                predicted = off + scale * apart;
 #elif REUSED
-            predicted += (scale - 1.0f) * unknown[c];
+                predicted += (scale - 1.0f) * get(unknown[c].of + i);
 #endif
-            float denoised = by.c_skip * states[c] + by.c_out * predicted;
-#if FUSE_SAMPLES
-            gift[c] = step_to(denoised, states[c], before[c], by);
-#if SECOND_ORDER
-            write_once(fused_out + start + c * pixels, denoised);
-#endif
+                float denoised = by.c_skip * state + by.c_out * predicted;
+#if FUSE_SAMPLES && SECOND_ORDER
+                wrap(gifts.of[i], c, step_to(denoised, state, before[c].of[i], by));
+                write_once(fused_out + start + c * pixels + i, denoised);
+#elif FUSE_SAMPLES
+                wrap(gifts.of[i], c, step_to(denoised, state, 0.0f, by));
 #else
-            gift[c] = denoised;
+                wrap(gifts.of[i], c, denoised);
 #endif
 #if KEPT
-            write_once(difference + start + c * pixels, apart);
+                write_once(difference + start + c * pixels + i, apart);
 #endif
-        }
+            }
     } else {
         const float* row = still + (long long)places[place] * 4 * pixels + p;
-        const float* noise = rest + ((long long)(place - n.slots) * n.frames + t) * 4 * pixels + p;
+        [[maybe_unused]] const float* noise = rest + ((long long)(place - n.slots) * n.frames + t) * 4 * pixels + p;
 #pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            gift[c] = row[c * pixels];
+        for (int c = 0; c < 4; ++c)
+#pragma unroll
+            for (int i = 0; i < PIXELS_EACH; ++i) {
 #if FUSE_SAMPLES
-            gift[c] += by.level * noise[c * pixels];
+                wrap(gifts.of[i], c, row[c * pixels + i] + by.level * noise[c * pixels + i]);
+#else
+                wrap(gifts.of[i], c, row[c * pixels + i]);
 #endif
-        }
+            }
     }
-    given[((long long)t * n.places + place) * pixels + p] = make_float4(gift[0], gift[1], gift[2], gift[3]);
+    *(Gifts*)(given + ((long long)t * n.places + place) * pixels + p) = gifts;
 }
 
-__device__ __forceinline__ void add(float* total, float share, const float4& four) {
-    total[0] += share * four.x, total[1] += share * four.y, total[2] += share * four.z, total[3] += share * four.w;
+__device__ __forceinline__ void add(float* total, float share, const Gift& gift) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) total[c] += share * unwrap(gift, c);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
@@ -146,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
     const int* __restrict__ taps,        // [ranks, slots, P] place * P + upper left tap, -1 for none
     const float4* __restrict__ shares,   // [ranks, slots, P] of the four taps
     const float* __restrict__ previous,  // [slots, T, 4, P], read with SECOND_ORDER
-    const float4* __restrict__ given,    // [T, V, P]
+    const Gift* __restrict__ given,    // [T, V, P]
     float* __restrict__ x_next,          // [slots, T, 4, P]
     float* __restrict__ fused_out,       // [slots, T, 4, P], written with SECOND_ORDER and without FUSE_SAMPLES
     element* __restrict__ sample,        // [R', T, channels, P]
@@ -155,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
     if (p >= pixels) return;
     int first = ((n.frames - 1) / FRAMES_EACH - blockIdx.z) * FRAMES_EACH;
     long long entry = (long long)slot * pixels + p, frame = (long long)n.places * pixels;
-    const float4* frames[FRAMES_EACH];
+    const Gift* frames[FRAMES_EACH];
     float total[FRAMES_EACH][4] = {};
 #pragma unroll
     for (int f = 0; f < FRAMES_EACH; ++f) {
@@ -168,8 +196,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
         float4 share = shares[entry];
 #pragma unroll
         for (int f = 0; f < FRAMES_EACH; ++f) {
-            const float4* from = frames[f] + at;
-            const float4 four[4] = {from[0], from[1], from[n.size], from[n.size + 1]};
+            const Gift* from = frames[f] + at;
+            const Gift four[4] = {from[0], from[1], from[n.size], from[n.size + 1]};
             add(total[f], share.x, four[0]), add(total[f], share.y, four[1]);
             add(total[f], share.z, four[2]), add(total[f], share.w, four[3]);
         }

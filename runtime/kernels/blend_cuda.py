@@ -92,6 +92,11 @@ class StateShape:
         batch = np.where(slots < self.batched_tiles(guided), self.tiles_per_call(guided), 1)
         return (slots // batch * halves + np.arange(halves)[:, None]) * batch + slots % batch
 
+    @property
+    def pixels_each(self) -> int:
+        """Pixels that a thread of `give` works on: neighbours are read together where every row begins with a pair."""
+        return 2 - self.size % 2
+
     def arrays(self) -> Arrays:
         """List shape and element type of every array, by name; what is planned is what is taken."""
         pixels = self.size**2
@@ -108,7 +113,7 @@ class StateShape:
             "v": ((max(map(self.rows, kinds)), self.frames, 4, pixels), self.element),
             "sample": ((self.rows(self.guided), *sample), self.element), "unguided_sample": (unguided, self.element),
             "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "places": ((self.tiles,), "int32"),
-            "given": ((self.frames, self.tiles, pixels, 4), "float32"),
+            "given": ((self.frames, self.tiles, pixels, 4), "float32" if self.fuse_samples else self.element),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
             "difference": (state if self.reuse else (1, 1, 1, 1), self.element), "guidance": ((self.frames,), "float32"),
             "masks": ((self.slots, self.frames, pixels), "float32"), "latents": ((self.slots, 4, pixels), "float32"),
@@ -191,7 +196,8 @@ class TileState:
             guided, following, reused = kind
             defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
                                            fuse_samples=shape.fuse_samples, next_guided=following, reused=reused,
-                                           kept=guided and shape.reuse)
+                                           kept=guided and shape.reuse, threads=THREADS, frames_each=FRAMES_EACH,
+                                           pixels_each=shape.pixels_each)
             self._give[kind], self._blend[kind] = compiler.load_kernels(device, "blend.cu", ("give", "blend"), defined)
         with Scope(device) as scope:
             self._arrays = {name: scope.zeros(*spec) for name, spec in shape.arrays().items()}
@@ -269,7 +275,7 @@ class TileState:
                           shape.ranks, shape.channels), SIZES)[()]
         scales = np.array((c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next), SCALES)[()]
         self._give[guided, following, reused](
-            (across, shape.tiles, shape.frames), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,
+            (blocks(shape.size**2 // shape.pixels_each), shape.tiles, shape.frames), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,
             self.previous, self.fused, self.difference, self.given, sizes, scales)
         self._blend[guided, following, reused](
             (across, shape.slots, groups), THREADS, self.x, self.own, self.taps, self.shares, self.previous, self.given,

@@ -45,6 +45,27 @@ __device__ __forceinline__ float read_once(const element* __restrict__ from) { r
 __device__ __forceinline__ void write_once(element* __restrict__ to, float value) { __stcs(to, float_to_half(value)); }
 #endif
 
+// Values of PIXELS_EACH neighbouring pixels, 1 or 2, which are read once: together, where two begin at a multiple of two.
+#ifndef PIXELS_EACH
+#define PIXELS_EACH 1
+#endif
+template <class Value>
+struct __align__(PIXELS_EACH * sizeof(Value)) Few {
+    Value of[PIXELS_EACH];
+};
+template <class Value>
+__device__ __forceinline__ void read_few(const Value* from, Few<Value>& few) {
+    if constexpr (sizeof few == 8) {
+        uint2 bits = __ldcs((const uint2*)from);
+        few = *(const Few<Value>*)&bits;
+    } else if constexpr (sizeof few == 4) {
+        unsigned int bits = __ldcs((const unsigned int*)from);
+        few = *(const Few<Value>*)&bits;
+    } else {
+        few.of[0] = __ldcs(from);
+    }
+}
+
 // Smooth fall towards a tile's border, as tiles.feather_at: never 0, so that no tile is lost.
 __device__ __forceinline__ float feather_ramp(float at, float size) {
     float edge = fminf(at + 0.5f, size - 0.5f - at) / (size * FEATHER_SHARE);

@@ -15,7 +15,9 @@ from pano4d.runtime.kernels.detail import LEVELS, radii
 from pano4d.runtime.sphere import lonlat_to_directions, pixel_lonlat
 from pano4d.runtime.tiles import Layout
 
-PATCH_ROWS, PATCH_COLUMNS = 8, 32
+PATCH_ROWS, PATCH_COLUMNS = 4, 32
+STRIP = 4
+"""Patches, one above the other, that a block composes: taps of one are near those of the next."""
 FRAMES_EACH = 7  # at most, worked on together: a count and their changes make eight
 TOGETHER = 2  # groups that a thread gathers at a time, at most
 
@@ -54,15 +56,18 @@ class PixelMajor:
     Args:
         device: Where.
         frames: T.
+        size: Side of a decoded tile, s.
         element: What the decoder writes.
 
     Raises:
         BackendError: The kernel does not compile.
     """
 
-    def __init__(self, device: Device, frames: int, element: str) -> None:
+    def __init__(self, device: Device, frames: int, size: int, element: str) -> None:
         (self.groups, each), self.frames = groups_of(frames), frames
-        defined = compiler.definitions(np.dtype(element).itemsize, frames_each=each, patch_rows=PATCH_ROWS)
+        self.pixels_each = 2 - size % 2
+        defined = compiler.definitions(np.dtype(element).itemsize, frames_each=each, patch_rows=PATCH_ROWS,
+                                       threads=THREADS, pixels_each=self.pixels_each)
         (self._kernel,) = compiler.load_kernels(device, "pixel_major.cu", ("pixel_major",), defined)
 
     def __call__(self, decoded: DeviceArray, target: DeviceArray) -> None:
@@ -76,8 +81,8 @@ class PixelMajor:
             BackendError: The driver refuses.
         """
         pixels = decoded.shape[-1] * decoded.shape[-2]
-        self._kernel((blocks(pixels), self.groups, decoded.shape[0]), THREADS, decoded, target, np.int32(pixels),
-                     np.int32(self.frames))
+        self._kernel((blocks(pixels // self.pixels_each), self.groups, decoded.shape[0]), THREADS, decoded, target,
+                     np.int32(pixels), np.int32(self.frames))
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,8 @@ class Composer:
         defined = {"frames_each": self.frames_each, "patch_rows": PATCH_ROWS}
         self._compose, self._lay = (
             compiler.load_kernels(device, "compose.cu", ("compose",), compiler.definitions(
-                np.dtype(element).itemsize, lay=lay, size=size, together=min(self.shape.held, TOGETHER), **defined))[0]
+                np.dtype(element).itemsize, lay=lay, size=size, together=min(self.shape.held, TOGETHER), strip=STRIP,
+                **defined))[0]
             for lay in (False, True))
         names = ("residual", "box_sum", "change", "change_along_rows", "stay_along_columns", "finish")
         loaded = compiler.load_kernels(device, "detail.cu", names, compiler.definitions(**defined))
@@ -260,7 +266,8 @@ class Composer:
         shape = self.shape
         sizes = (shape.count, shape.height, shape.width, self.groups, first, groups)
         names = ("rotations", "slot_of", "patch_start", "patch_tiles", "columns", "rows", "place_of")
-        kernel(self._patches, PATCH_ROWS * PATCH_COLUMNS, pixels, *(self._arrays[name] for name in names), *outputs,
+        across, down = self._patches
+        kernel((across, -(-down // STRIP)), PATCH_ROWS * PATCH_COLUMNS, pixels, *(self._arrays[name] for name in names), *outputs,
                self._arrays["alpha"], *map(np.int32, sizes), self.focal)
 
     @property

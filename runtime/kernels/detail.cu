@@ -176,5 +176,5 @@ extern "C" __global__ void __launch_bounds__(PATCH_PIXELS) finish(
         }
     }
     __syncthreads();
-    write_patch(staged + begin * PATCH_PIXELS * 3, out, count, height, width);
+    write_patch(staged + begin * PATCH_PIXELS * 3, out, count, blockIdx.y * PATCH_ROWS, height, width);
 }

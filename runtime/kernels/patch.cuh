@@ -42,10 +42,10 @@ __device__ __forceinline__ float from_bits(unsigned int bits) { return __uint_as
 
 __device__ __forceinline__ uint8 to_byte(float value) { return (uint8)to_bits(fminf(fmaxf(value, 0.0f), 255.0f)); }
 
-// Write the bytes of a block's patch, frame by frame in rows, to frames [count, H, W, 3].
-__device__ __forceinline__ void write_patch(const uint8* staged, uint8* __restrict__ frames, int count, int height,
+// Write the bytes of the patch that begins at a row, frame by frame in rows, to frames [count, H, W, 3].
+__device__ __forceinline__ void write_patch(const uint8* staged, uint8* __restrict__ frames, int count, int top, int height,
                                             int width) {
-    int top = blockIdx.y * PATCH_ROWS, left = blockIdx.x * PATCH_COLUMNS;
+    int left = blockIdx.x * PATCH_COLUMNS;
     int bytes = 3 * min(PATCH_COLUMNS, width - left), each = width % 4 ? 1 : 4;  // rows begin at whole words, or do not
     int across = 3 * PATCH_COLUMNS / each;
     for (int i = threadIdx.x; i < count * PATCH_ROWS * across; i += PATCH_PIXELS) {

@@ -12,7 +12,7 @@ from pano4d.runtime.kernels import compiler
 pytest.importorskip("cuda.bindings")
 
 SOURCES = sorted(path.name for path in compiler.FOLDER.glob("*.cu"))
-SIZES = {"size": 512, "frames_each": 7, "patch_rows": 8, "together": 2}
+SIZES = {"size": 512, "frames_each": 7, "patch_rows": 8, "together": 2, "threads": 128, "pixels_each": 2, "strip": 4}
 ARCHS = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 
 

@@ -28,7 +28,7 @@ def levels(values):
 def laid_out(device, values):
     """Tiles [n, T, 3, s, s] pixel by pixel."""
     target = device.empty(pixel_major_shape(len(values), values.shape[1], values.shape[-1]), values.dtype)
-    PixelMajor(device, values.shape[1], values.dtype.name)(device.upload(values), target)
+    PixelMajor(device, values.shape[1], values.shape[-1], values.dtype.name)(device.upload(values), target)
     return target
 
 
