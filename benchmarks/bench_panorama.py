@@ -37,6 +37,7 @@ from pano4d.runtime.backends.aotinductor import without_tf32
 from pano4d.runtime.backends.eager import wrap
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.device import Device
+from pano4d.runtime.memory_plan import plan_memory
 from pano4d.runtime.pipeline import Animation, Animator
 from pano4d.runtime.report import StageTimer
 from pano4d.runtime.settings import AnimateSettings
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--mask", type=Path, default=ROOT / "examples" / "panorama_mask.png")
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--sample", type=int, default=2, help="calls of each kind that the baseline makes")
-    parser.add_argument("--largest", type=int, default=8192, help="width whose memory is measured too, with one step")
+    parser.add_argument("--largest", type=int, default=8192, help="another width whose memory is measured")
     parser.add_argument("--load", action="store_true", help="only load the bundle, and print the seconds")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "panorama.json")
     args = parser.parse_args()
@@ -267,17 +268,19 @@ def main() -> None:
                 for kind in ("copy", "blend", "compose")})
         with PeakMemory() as peak:
             waterfall(bundle, device, picture, masks, save_rows(peak))
-        if args.largest:
-            save(largest=_largest(bundle, device, source.pixels, args.largest))
+        save(one_engine_at_a_time=[one_step(bundle, device, source.pixels, width)
+                                   for width in (args.width, args.largest) if width])
     _print(result)
 
 
-def _largest(bundle: Bundle, device: Device, pixels: np.ndarray, width: int) -> dict:
+def one_step(bundle: Bundle, device: Device, pixels: np.ndarray, width: int) -> dict:
+    """Run one step with all pixels moving and engines loaded for their stage alone, to see what memory that takes."""
     picture = image.resize_panorama(pixels, width // 2, width)
-    settings = AnimateSettings(width=width, height=width // 2, steps=1)
+    animator = Animator(bundle, AnimateSettings(width=width, height=width // 2, steps=1), device=device)
     with PeakMemory() as peak:
-        _, row = animate(Animator(bundle, settings, device=device), picture, np.ones(picture.shape[:2], bool))
-    return {"size": f"{width}x{width // 2}", **row, "peak_gib": round(peak.gib, 2)}
+        _, row = animate(animator, picture, np.ones(picture.shape[:2], bool))
+    planned = plan_memory(bundle, animator.settings).peak_bytes
+    return {"size": f"{width}x{width // 2}", **row, "peak_gib": round(peak.gib, 2), "planned_gib": round(planned / 2**30, 2)}
 
 
 def _revision() -> str | None:
@@ -304,7 +307,9 @@ def _print(result: dict) -> None:
     for name in ("blend", "compose"):
         show(name, f"{result[name]['gbps']:.0f} GB/s, {result[name]['gbps'] / result['copy']['gbps']:.0%} of a copy")
     show("load", f"{result['load_seconds']:.1f} s")
-    show("peak", f"{result['peak_gib']:.1f} GiB; {result.get('largest', {}).get('peak_gib', 0):.1f} GiB at the largest size")
+    show("peak", f"{result['peak_gib']:.1f} GiB with all engines kept")
+    for row in result["one_engine_at_a_time"]:
+        show(f"peak at {row['size']}", f"{row['peak_gib']:.1f} GiB with one engine at a time, planned {row['planned_gib']:.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class AotinductorEngine(Engine):
         self.inputs, self.outputs, self.device = described.inputs, described.outputs, device
         self._package, self._weights, self._exact = package, weights, exact
         self._wants_graph = graph and device == "cuda"
-        self._graph = self._held = self._result = None
+        self._graph = self._held = self._result = self._pool = None
 
     def run(self, buffers: Mapping[str, Any], stream: Any = None) -> None:
         """Compute on the caller's arrays without copying them to another device. See ``Engine.run``.
@@ -142,6 +142,7 @@ class AotinductorEngine(Engine):
             # A stream of the caller may still be reading what is about to be handed out again.
             torch.cuda.synchronize()
         self._graph = self._held = self._result = self._package = self._weights = None
+        self._pool = None  # last: what is in it must be gone
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -159,20 +160,21 @@ class AotinductorEngine(Engine):
         return self._result
 
     def _capture(self, inputs: list) -> None:
-        side = _capture_stream(torch.cuda.current_device())
+        side, pool = _capture_stream(torch.cuda.current_device()), _graph_pool(torch.cuda.current_device())
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self._held = [tensor.clone() for tensor in inputs]
-            # Kernels are loaded and workspaces made by the first call, which a graph could not record.
-            self._compute(self._held)
+            _make_workspaces()
+            # Kernels are loaded by the first call, which a graph could not record. It works in the memory of the graphs,
+            # so that it needs none beside theirs.
+            with torch.cuda.use_mem_pool(pool):
+                self._held = [tensor.clone() for tensor in inputs]
+                self._compute(self._held)
         torch.cuda.synchronize()
-        # What the call has left behind is not open to graphs, which have memory of their own.
-        torch.cuda.empty_cache()
-        graph, pool = torch.cuda.CUDAGraph(), _graph_pool(torch.cuda.current_device())
-        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool.id, stream=side, capture_error_mode="thread_local"):
             self._result = self._compute(self._held)
         torch.cuda.synchronize()
-        self._graph = graph
+        self._graph, self._pool = graph, pool
 
 
 def load(bundle: Bundle, network: str, graph: bool = True) -> AotinductorEngine:
@@ -293,10 +295,24 @@ def _capture_stream(device: int) -> Any:
     return torch.cuda.Stream(device)
 
 
-@functools.cache
+_pools: "weakref.WeakValueDictionary[int, Any]" = weakref.WeakValueDictionary()
+
+
 def _graph_pool(device: int) -> Any:
-    """Give one pool of memory for all graphs of a GPU: a result is copied out before the next graph can run."""
-    return torch.cuda.graph_pool_handle()
+    """Give one pool of memory for all graphs of a GPU: a result is copied out before the next graph can run.
+
+    It goes with the last engine that holds it.
+    """
+    pool = _pools.get(device)
+    if pool is None:
+        pool = _pools[device] = torch.cuda.MemPool()
+    return pool
+
+
+def _make_workspaces() -> None:
+    """Let cuBLAS take its workspaces of the current stream, which it never gives back, outside of any pool."""
+    one = torch.zeros((16, 16), dtype=torch.float16, device="cuda")
+    torch.addmm(one, one, one), torch.nn.functional.linear(one, one, one[0])
 
 
 def _machine(device: str | None) -> str:
