@@ -17,6 +17,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from pano4d.build_engines import temporal_convolution
 from pano4d.build_engines.shortcuts import temporal_share
 from pano4d.build_engines.temporal_attention import attend_over_frames
 
@@ -146,7 +147,7 @@ class SpatioTemporalBlock(nn.Module):
         self.spatial = SpatialBlock(block.spatial_res_block)
         self.norm1, self.norm2 = TokenNorm(temporal.norm1, silu=True), TokenNorm(temporal.norm2, silu=True)
         self.embed = temporal.time_emb_proj
-        self.conv1, self.conv2 = FrameConvolution(temporal.conv1), FrameConvolution(temporal.conv2, share)
+        self.conv1, self.conv2 = convolve_frames(temporal.conv1), convolve_frames(temporal.conv2, share)
 
     def forward(self, hidden_states: Tensor, temb: Tensor | None = None,
                 image_only_indicator: Tensor | None = None) -> Tensor:
@@ -263,19 +264,42 @@ def _joined(parts) -> nn.Parameter:
     return nn.Parameter(torch.cat([part.detach() for part in parts]), requires_grad=False)
 
 
+def convolve_frames(conv: nn.Conv3d, share: Tensor | float = 1.0) -> nn.Module:
+    """Make a (3, 1, 1) convolution one of tokens: called with clips [B, T P, C] and T, its result times ``share``."""
+    weight, bias = (nn.Parameter(share * part.detach(), requires_grad=False) for part in (conv.weight, conv.bias))
+    few = temporal_convolution.suits(conv.in_channels, conv.out_channels)
+    return (FewChannels if few else FrameConvolution)(weight[..., 0, 0], bias)
+
+
 class FrameConvolution(nn.Module):
-    """Convolve over the frames of clips [B, T P, C] as over the rows of a picture: T of them, a column for every pixel.
+    """Convolve over the frames of clips as over the rows of a picture: T of them, with a column for every pixel.
 
     Args:
-        conv: A (3, 1, 1) convolution.
-        share: Factor of its result.
+        weight: [C', C, 3].
+        bias: [C'].
     """
 
-    def __init__(self, conv: nn.Conv3d, share: Tensor | float = 1.0) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(conv.in_channels, conv.out_channels, (3, 1), padding=(1, 0))
-        weight, bias = (nn.Parameter(share * part.detach(), requires_grad=False) for part in (conv.weight, conv.bias))
-        self.conv.weight, self.conv.bias = nn.Parameter(weight[..., 0], requires_grad=False), bias
+        self.conv = nn.Conv2d(weight.shape[1], weight.shape[0], (3, 1), padding=(1, 0))
+        self.conv.weight, self.conv.bias = nn.Parameter(weight[..., None], requires_grad=False), bias
 
     def forward(self, clips: Tensor, frames: int) -> Tensor:
         return tokens_of(self.conv(pictures_of(clips, frames)))
+
+
+class FewChannels(nn.Module):
+    """Convolve over the frames of clips with a kernel of our own.
+
+    Args:
+        weight: [C', C, 3].
+        bias: [C'].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.permute(2, 1, 0).contiguous(), requires_grad=False)  # [3, C, C']
+        self.bias = bias
+
+    def forward(self, clips: Tensor, frames: int) -> Tensor:
+        return temporal_convolution.convolve_over_frames(clips, self.weight, self.bias, frames)

@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 from diffusers.models.upsampling import Upsample2D  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pano4d.build_engines import channels_last, temporal_attention  # noqa: E402
+from pano4d.build_engines import channels_last, temporal_attention, temporal_convolution  # noqa: E402
 from pano4d.build_engines.checkpoint import read_checkpoint  # noqa: E402
 from pano4d.build_engines.networks import example_inputs, network_specs, reference_module, tile_shape  # noqa: E402
 
@@ -40,9 +40,11 @@ def test_group_normalisation(shape):
     torch.testing.assert_close(channels_last.PictureNorm(norm)(x), norm(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("switched", [False, True])
 @pytest.mark.parametrize("embedded", [16, None])
-def test_spatio_temporal_block(switched, embedded):
+def test_spatio_temporal_block(monkeypatch, switched, embedded, few):
+    monkeypatch.setattr(temporal_convolution, "suits", lambda *_: few)
     block = randomised(SpatioTemporalResBlock(32, 64, embedded, switch_spatial_to_temporal_mix=switched))
     x, temb = pictures(2 * FRAMES, 32, 4, 5), None if embedded is None else torch.randn(2 * FRAMES, embedded)
     still = torch.zeros(2, FRAMES)
@@ -105,3 +107,29 @@ def test_the_kernel_over_frames_is_as_exact_as_its_precision(frames, pixels, hea
     exact = temporal_attention.attend_over_frames_plain(qkv.double(), heads)
     plain = temporal_attention.attend_over_frames_plain(qkv, heads)
     assert (ours - exact).abs().max() <= 2 * (plain - exact).abs().max() + 1e-3
+
+
+def clips(frames, pixels, channels, device, dtype):
+    shapes = (2, frames * pixels, channels), (3, channels, channels), (channels,)
+    x, weight, bias = (torch.randn(shape, device=device).to(dtype) for shape in shapes)
+    return x, weight * (3 * channels) ** -0.5, bias, frames
+
+
+def test_convolution_over_frames_is_that_of_the_framework():
+    x, weight, bias, frames = clips(5, 7, 16, "cpu", torch.float64)
+    taken = x.unflatten(1, (frames, -1)).permute(0, 3, 1, 2)
+    exact = torch.nn.functional.conv2d(taken, weight.permute(2, 1, 0)[..., None], bias, padding=(1, 0))
+    ours = temporal_convolution.convolve_over_frames(x, weight, bias, frames)
+    torch.testing.assert_close(ours, exact.permute(0, 2, 3, 1).flatten(1, 2))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.parametrize("frames, pixels, channels", [(14, 1024, 128), (3, 130, 128), (1, 7, 16), (5, 128, 64)])
+def test_the_convolution_kernel_is_as_exact_as_its_precision(frames, pixels, channels):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    given = clips(frames, pixels, channels, "cuda", torch.float16)
+    exact = temporal_convolution.convolve_over_frames_plain(*(part.double() for part in given[:3]), frames)
+    plain = temporal_convolution.convolve_over_frames_plain(*given)
+    assert (temporal_convolution.convolve_over_frames(*given) - exact).abs().max() <= 2 * (plain - exact).abs().max()
