@@ -14,9 +14,10 @@
 // was kept: v + (g_t - 1) difference.
 //
 // `give` writes what each tile gives to its neighbours, pixel by pixel with its four channels together; `blend` gathers
-// it: a tap is one load, where taps of x, v, u and previous would be 16 loads. Estimates are given in the engine's element
-// type, to which v was rounded already; stepped states, which are as large as the noise, in float32. `blend` begins with
-// the frames that `give` ended with, which the L2 cache still holds; everything else passes the cache by.
+// it: a tap is one load, where taps of x, v, u and previous would be 16 loads. It is given in the engine's element type, to
+// which v was rounded already, and to which the next sample will be; what is rounded shrinks with the noise from step to
+// step. `blend` begins with the frames that `give` ended with, which the L2 cache still holds; everything else passes the
+// cache by.
 // Tiles are in the order of `places`: the denoised ones ("slots"), then the others.
 // Thread of `give`: PIXELS_EACH neighbouring pixels of a frame of a tile, two where rows of pixels are even, so that a warp
 // reads whole lines of v. Thread of `blend`: a pixel of FRAMES_EACH frames, whose taps and shares are read once.
@@ -64,7 +65,7 @@ __device__ __forceinline__ float step_to(float denoised, float x, float previous
 }
 
 // What a tile gives of a pixel.
-#if ELEMENT_BYTES == 2 && !FUSE_SAMPLES
+#if ELEMENT_BYTES == 2
 struct __align__(8) Gift {
     unsigned short channels[4];
 };

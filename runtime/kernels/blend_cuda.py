@@ -113,7 +113,7 @@ class StateShape:
             "v": ((max(map(self.rows, kinds)), self.frames, 4, pixels), self.element),
             "sample": ((self.rows(self.guided), *sample), self.element), "unguided_sample": (unguided, self.element),
             "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "places": ((self.tiles,), "int32"),
-            "given": ((self.frames, self.tiles, pixels, 4), "float32" if self.fuse_samples else self.element),
+            "given": ((self.frames, self.tiles, pixels, 4), self.element),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
             "difference": (state if self.reuse else (1, 1, 1, 1), self.element), "guidance": ((self.frames,), "float32"),
             "masks": ((self.slots, self.frames, pixels), "float32"), "latents": ((self.slots, 4, pixels), "float32"),

@@ -36,7 +36,7 @@ def make_state(device, size, element, batch, channels=9, guided=True, second_ord
 
 
 def give_in(element, monkeypatch):
-    """Let the CPU path round estimates to what the kernel gives them in before they are fused."""
+    """Let the CPU path round what is fused to what the kernel gives it in."""
     monkeypatch.setattr("pano4d.runtime.kernels.blend._fuse",
                         lambda plan, values: fuse_tiles(plan, values.astype(element).astype(np.float32)))
 
@@ -91,8 +91,7 @@ def test_tiles_are_laid_out_in_calls(batch, tail, guided, unguided_steps):
     ((False, False), False, "sample"), ((True, False), True, "sample"), ((False, True), False, "denoised")])
 def test_two_steps_equal_the_reference(device, monkeypatch, size, element, batch, tail, guided, second_order, fuse):
     given, guidance = inputs(size, element), np.linspace(1, 3, FRAMES) if any(guided) else None
-    if fuse == "denoised":
-        give_in(element, monkeypatch)
+    give_in(element, monkeypatch)
     state, plan = make_state(device, size, element, batch, guided=any(guided), second_order=second_order,
                              samples=fuse == "sample", unguided_steps=len(set(guided)) > 1, tail=tail)
     rest = (given["x"] - given["still"][:, None])[~MOVING] / np.float32(SIGMAS[0])
@@ -121,7 +120,8 @@ def test_two_steps_equal_the_reference(device, monkeypatch, size, element, batch
         noisy = rows[:, :, 1:5]
         assert (rows[:, :, 0] == given["masks"][MOVING].astype(element)).all()
         assert (rows[:, :, 5:] == (half == halves - 1) * given["latents"][MOVING][:, None].astype(element)).all()
-        np.testing.assert_allclose(noisy, c_in[2] * exact[MOVING], rtol=2e-3 if element == "float16" else 1e-5, atol=1e-3)
+        np.testing.assert_allclose(noisy, c_in[2] * exact[MOVING], rtol=2e-3 if element == "float16" else 1e-5,
+                                   atol=1e-3 + 2 * c_in[2] * allowed)
 
 
 @pytest.mark.parametrize("channels", [8, 9])
@@ -144,8 +144,7 @@ def test_the_first_input_is_mask_noise_and_image(device, channels, guided, tail)
 @pytest.mark.parametrize("fuse", ["denoised", "sample"])
 def test_a_step_with_reused_guidance_equals_the_reference(device, monkeypatch, size, element, batch, fuse):
     given, guidance = inputs(size, element), np.linspace(1, 3, FRAMES)
-    if fuse == "denoised":
-        give_in(element, monkeypatch)
+    give_in(element, monkeypatch)
     state, plan = make_state(device, size, element, batch, second_order=False, samples=fuse == "sample",
                              unguided_steps=True, reuse=True)
     rest = (given["x"] - given["still"][:, None])[~MOVING] / np.float32(SIGMAS[0])
