@@ -107,14 +107,14 @@ def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str,
     options = {"backend": backend, "precision": precision, "tile": asdict(tile), "recipe": RECIPE,
                "sampler": source.sampler, **recipe.options}
     decisive = json.dumps({"files": source.files, "options": options, "versions": recipe.versions}, sort_keys=True)
-    command = (f"pano4d build {source.folder.resolve().name} --backend {backend} --precision {precision} "
+    command = (f"pano4d build {source.source} --backend {backend} --precision {precision} "
                f"{'--device ' + recipe.target['device'] + ' ' if backend == 'aotinductor' else ''}"
                f"--tile-px {tile.px} --frames {tile.frames} --tile-batch {tile.batch}")
     return {
         "schema_version": SCHEMA_VERSION, "key": hashlib.sha256(decisive.encode()).hexdigest(),
-        "model": {"name": source.name, "source": source.folder.resolve().name, "license": source.license,
+        "model": {"name": source.name, "source": source.source, "license": source.license, "license_from": source.license_from,
                   "masked": source.channels == 9, "image_mean": source.image_mean, "image_std": source.image_std},
-        "weights": source.weights, "networks": {}, "tile": asdict(tile), "sampler": dict(source.sampler),
+        "weights": source.weight_files, "networks": {}, "tile": asdict(tile), "sampler": dict(source.sampler),
         "precision": dict(recipe.precision),
         "backend": {"name": backend, "version": recipe.version},
         "target": dict(recipe.target),

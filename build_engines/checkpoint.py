@@ -1,14 +1,13 @@
-"""Read Stable Video Diffusion checkpoints in the folder layout of diffusers, stock or masked, of any width."""
+"""Read Stable Video Diffusion checkpoints, stock or masked, of any width."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from pano4d.runtime.backends.eager import CLASS_OF_PART
+from pano4d.build_engines.folder import Found, read_folder, refuse_pickle
+from pano4d.build_engines.known import UNKNOWN, Known, card_license, recognise
+from pano4d.build_engines.weights import Weights
 from pano4d.runtime.bundle import sha256_of_file
 from pano4d.runtime.errors import CheckpointError
 
@@ -16,9 +15,9 @@ CLIP_PX = 224
 KNOWN_CHANNELS = {8: "stock", 9: "masked"}
 SVD = {"fps": 7, "motion_bucket_id": 127, "noise_aug_strength": 0.02, "num_frames": 14, "tile_px": 512,
        "num_inference_steps": 7, "solver": "dpmpp-2m", "levels": "aligned", "min_guidance_scale": 1.0,
-       "max_guidance_scale": 3.0, "license": "unknown"}
-"""What holds without a pano4d.json: what Stable Video Diffusion recommends, but for its 25 Euler steps, which take 3.5 times
-as long and move less (``benchmarks/ablate_steps.py``)."""
+       "max_guidance_scale": 3.0}
+"""What holds where a checkpoint does not say: what Stable Video Diffusion recommends, but for its 25 Euler steps, which take
+3.5 times as long and move less (``benchmarks/ablate_steps.py``)."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,10 @@ class Checkpoint:
     """What the build must know of a checkpoint.
 
     Attributes:
-        folder: Where it lies.
+        source: Where it is from, without naming folders of this machine.
         name: Name of the model.
-        license: Its licence; ``unknown`` where it does not say.
+        license: Its licence; ``unknown`` where neither its files nor a table of known names say.
+        license_from: What says so: ``pano4d.json``, ``model card``, ``known name`` or ``nothing``.
         channels: Input channels of the denoiser, 8 or 9.
         embedding: Size D of the image embedding.
         widths: Channels of the first block of ``unet`` and ``vae``.
@@ -39,13 +39,14 @@ class Checkpoint:
         image_mean: CLIP's mean colour.
         image_std: CLIP's standard deviation of colour.
         sampler: The ``sampler`` block of a manifest.
-        variant: Infix of the weight files, None or ``fp16``.
+        weights: Where the weights of each part lie, and how they are read.
         files: SHA-256 of every file that decides the result, by its path in the folder.
     """
 
-    folder: Path
+    source: str
     name: str
     license: str
+    license_from: str
     channels: int
     embedding: int
     widths: Mapping[str, int]
@@ -56,21 +57,21 @@ class Checkpoint:
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
     sampler: Mapping[str, Any]
-    variant: str | None
+    weights: Weights
     files: Mapping[str, str]
 
     @property
-    def weights(self) -> dict[str, str]:
+    def weight_files(self) -> dict[str, str]:
         """SHA-256 of every weight file, by its path in the folder."""
         return {name: digest for name, digest in self.files.items() if name.endswith(".safetensors")}
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
+def read_checkpoint(source: str | Path) -> Checkpoint:
     """Read a checkpoint's configuration and check that its parts are there and whole.
 
     Args:
-        folder: Folder with unet/, vae/, image_encoder/, scheduler/, feature_extractor/, and pano4d.json
-            where the model recommends other settings than Stable Video Diffusion.
+        source: Folder in the layout of diffusers, with pano4d.json where the model recommends other settings than
+            Stable Video Diffusion.
 
     Returns:
         What the build must know; no weights are held.
@@ -78,100 +79,62 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: A part is missing, damaged, or of another kind of model.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder: give the folder of a Stable Video Diffusion checkpoint in the "
+    path = Path(source)
+    refuse_pickle(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is no folder: give the folder of a Stable Video Diffusion checkpoint in the "
                               "layout of diffusers.")
-    unet, vae, clip = (_part_config(folder, part) for part in ("unet", "vae", "image_encoder"))
-    scheduler = _json(folder, "scheduler/scheduler_config.json")
-    colours = _json(folder, "feature_extractor/preprocessor_config.json")
-    told = SVD | (_json(folder, "pano4d.json") if (folder / "pano4d.json").exists() else {})
-    _check_kind(folder, unet, vae, clip, scheduler)
-    variant, weights = _weights(folder)
-    configs = [path for path in _CONFIGS if (folder / path).exists()]
+    found = read_folder(path)
+    _check_kind(found)
+    weights = Weights(path, found.variant)
+    weights.check_channels(found.configs["unet"]["in_channels"])
     try:
-        return Checkpoint(
-            folder=folder, name=str(told.get("name") or folder.resolve().name), license=str(told["license"]),
-            channels=unet["in_channels"], embedding=clip["projection_dim"],
-            widths={part: int(config["block_out_channels"][0]) for part, config in (("unet", unet), ("vae", vae))},
-            factor=2 ** (len(vae["block_out_channels"]) - 1), multiple=2 ** (len(unet["block_out_channels"]) - 1),
-            frames=int(told["num_frames"]), tile_px=int(told["tile_px"]),
-            image_mean=tuple(map(float, colours["image_mean"])), image_std=tuple(map(float, colours["image_std"])),
-            sampler=_sampler(scheduler, vae, told), variant=variant,
-            files={name: sha256_of_file(folder / name) for name in (*configs, *weights)})
+        return _described(path.resolve().name, path, found, weights)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"The configuration in {folder} cannot be used ({type(error).__name__}: {error}): "
+        raise CheckpointError(f"The configuration in {path} cannot be used ({type(error).__name__}: {error}): "
                               "download or save the checkpoint again.") from error
 
 
-_CONFIGS = ("unet/config.json", "vae/config.json", "image_encoder/config.json", "scheduler/scheduler_config.json",
-            "feature_extractor/preprocessor_config.json", "pano4d.json")
+def _described(source: str, folder: Path, found: Found, weights: Weights) -> Checkpoint:
+    unet, vae, clip = (found.configs[part] for part in ("unet", "vae", "image_encoder"))
+    known = recognise(found.names, unet["in_channels"])
+    own = {"num_frames": unet["num_frames"]} if unet.get("num_frames") else {}
+    told = SVD | (dict(known.recommends) if known else {}) | own | found.told
+    license, license_from = _license(found, folder, known)
+    colours = found.configs["feature_extractor"]
+    return Checkpoint(
+        source=source, name=str(told.get("name") or source), license=license, license_from=license_from,
+        channels=unet["in_channels"], embedding=clip["projection_dim"],
+        widths={part: int(config["block_out_channels"][0]) for part, config in (("unet", unet), ("vae", vae))},
+        factor=2 ** (len(vae["block_out_channels"]) - 1), multiple=2 ** (len(unet["block_out_channels"]) - 1),
+        frames=int(told["num_frames"]), tile_px=int(told["tile_px"]),
+        image_mean=tuple(map(float, colours["image_mean"])), image_std=tuple(map(float, colours["image_std"])),
+        sampler=_sampler(found.configs["scheduler"], vae, told), weights=weights,
+        files={name: sha256_of_file(folder / name) for name in found.files})
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads((folder / name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{folder} has no readable {name}: a checkpoint needs unet, vae, image_encoder, scheduler "
-                              "and feature_extractor; download or save it again.") from error
-    except ValueError as error:
-        raise CheckpointError(f"{folder / name} is not valid JSON ({error}): download or save it again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{folder / name} holds no JSON object: download or save it again.")
-    return value
+def _license(found: Found, folder: Path, known: Known | None) -> tuple[str, str]:
+    """Say the licence, and what names it."""
+    says = {"pano4d.json": found.told.get("license"), "model card": card_license(folder),
+            "known name": known.license if known and known.license != UNKNOWN else None}
+    return next(((str(license), by) for by, license in says.items() if license), (UNKNOWN, "nothing"))
 
 
-def _part_config(folder: Path, part: str) -> dict[str, Any]:
-    config = _json(folder, f"{part}/config.json")
-    found = config.get("_class_name") or (config.get("architectures") or [None])[0]
-    if found != CLASS_OF_PART[part]:
-        raise CheckpointError(f"{folder / part} is a {found}, and a {CLASS_OF_PART[part]} is needed: give the folder of "
-                              "a Stable Video Diffusion checkpoint.")
-    return config
-
-
-def _check_kind(folder: Path, unet: dict, vae: dict, clip: dict, scheduler: dict) -> None:
+def _check_kind(found: Found) -> None:
     """Refuse models whose tensors or noise differ from what the sampler computes."""
+    unet, vae, clip, scheduler = (found.configs[part] for part in ("unet", "vae", "image_encoder", "scheduler"))
     needed = (
-        ("unet/config.json", "in_channels", unet.get("in_channels"), tuple(KNOWN_CHANNELS)),
-        ("unet/config.json", "out_channels", unet.get("out_channels", 4), (4,)),
-        ("unet/config.json", "cross_attention_dim", unet.get("cross_attention_dim"), (clip.get("projection_dim"),)),
-        ("vae/config.json", "latent_channels", vae.get("latent_channels", 4), (4,)),
-        ("image_encoder/config.json", "image_size", clip.get("image_size", CLIP_PX), (CLIP_PX,)),
-        ("scheduler/scheduler_config.json", "prediction_type", scheduler.get("prediction_type"), ("v_prediction",)),
+        ("unet", "in_channels", unet.get("in_channels"), tuple(KNOWN_CHANNELS)),
+        ("unet", "out_channels", unet.get("out_channels", 4), (4,)),
+        ("unet", "cross_attention_dim", unet.get("cross_attention_dim"), (clip.get("projection_dim"),)),
+        ("vae", "latent_channels", vae.get("latent_channels", 4), (4,)),
+        ("image_encoder", "image_size", clip.get("image_size", CLIP_PX), (CLIP_PX,)),
+        ("scheduler", "prediction_type", scheduler.get("prediction_type"), ("v_prediction",)),
     )
-    for file, name, found, known in needed:
-        if found not in known:
-            raise CheckpointError(f"{folder / file} has {name} {found}, and {' or '.join(map(str, known))} is needed: "
-                                  "give the folder of a Stable Video Diffusion checkpoint.")
-
-
-def _weights(folder: Path) -> tuple[str | None, list[str]]:
-    """Find the weight files: full precision where all parts have it, else fp16."""
-    absent = ""
-    for variant in (None, "fp16"):
-        found = {part: _part_weights(folder / part, variant) for part in CLASS_OF_PART}
-        if all(found.values()):
-            names = [path.relative_to(folder).as_posix() for paths in found.values() for path in paths]
-            for name in names:
-                _check_whole(folder / name)
-            return variant, names
-        absent = absent or next(part for part, paths in found.items() if not paths)
-    raise CheckpointError(f"{folder / absent} holds no .safetensors weights: download or save this part again, with "
-                          "safe serialization.")
-
-
-def _part_weights(folder: Path, variant: str | None) -> list[Path]:
-    paths = sorted(folder.glob("*.safetensors"))
-    return [path for path in paths if (".fp16." in path.name) == (variant == "fp16")]
-
-
-def _check_whole(path: Path) -> None:
-    try:
-        with safe_open(path, "numpy") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or truncated ({error}): download or save it again.") from error
+    for part, name, value, known in needed:
+        if value not in known:
+            raise CheckpointError(f"{found.where[part]} has {name} {value}, and {' or '.join(map(str, known))} is needed: "
+                                  "give a Stable Video Diffusion checkpoint.")
 
 
 def _sampler(scheduler: dict, vae: dict, told: dict) -> dict[str, Any]:

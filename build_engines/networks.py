@@ -7,7 +7,7 @@ from torch import nn
 
 from pano4d.build_engines.checkpoint import CLIP_PX, Checkpoint
 from pano4d.runtime.backends.base import TAIL, TensorSpec
-from pano4d.runtime.backends.eager import PART_OF_NETWORK, load_part, wrap
+from pano4d.runtime.backends.eager import PART_OF_NETWORK, wrap
 from pano4d.runtime.errors import CheckpointError
 
 
@@ -112,7 +112,7 @@ def reference_module(checkpoint: Checkpoint, network: str) -> nn.Module:
         CheckpointError: Its part does not load.
     """
     assert network in PART_OF_NETWORK
-    part = load_part(checkpoint.folder, PART_OF_NETWORK[network], checkpoint.variant)
+    part = checkpoint.weights.module(PART_OF_NETWORK[network])
     return wrap(network, part, list(checkpoint.image_mean), list(checkpoint.image_std))
 
 

@@ -14,13 +14,11 @@ image encoder's own is small. Compiled engines need less; what they do need is m
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-from safetensors import safe_open
-
 from pano4d.build_engines.checkpoint import Checkpoint
 from pano4d.build_engines.networks import TileShape, network_specs
 from pano4d.runtime.amounts import amount
 from pano4d.runtime.backends.base import NETWORKS, TAIL, TensorSpec
-from pano4d.runtime.backends.eager import PART_OF_NETWORK
+from pano4d.runtime.backends.eager import CLASS_OF_PART, PART_OF_NETWORK
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.errors import SettingsError
 from pano4d.runtime.memory_plan import plan_memory
@@ -84,7 +82,7 @@ def planned_bundle(checkpoint: Checkpoint, tile: TileShape, precision: str,
         networks[name] = {"file": name, "bytes": weights["unet" if name == TAIL else name], "inputs": inputs,
                           "outputs": outputs, "workspace_bytes": workspace_bytes(checkpoint, name, inputs, outputs, precision)}
     manifest = {"networks": networks, "tile": asdict(tile), "sampler": dict(checkpoint.sampler), "build": {}}
-    return Bundle(checkpoint.folder, manifest, "")
+    return Bundle(checkpoint.weights.path, manifest, "")
 
 
 def workspace_bytes(checkpoint: Checkpoint, network: str, inputs: list[dict], outputs: list[dict], precision: str) -> int:
@@ -120,20 +118,15 @@ def weight_bytes(checkpoint: Checkpoint, precision: str) -> dict[str, int]:
     Returns:
         Bytes by network.
     """
-    totals = dict.fromkeys(NETWORKS, 0)
-    for file in checkpoint.weights:
-        with safe_open(checkpoint.folder / file, "numpy") as opened:
-            for name in opened.keys():
-                elements = 1
-                for size in opened.get_slice(name).get_shape():
-                    elements *= size
-                for network in _networks_with(file, name):
-                    totals[network] += elements * (4 if precision == "fp32" else 2)
+    totals, size = dict.fromkeys(NETWORKS, 0), 4 if precision == "fp32" else 2
+    for part in CLASS_OF_PART:
+        for name, elements in checkpoint.weights.elements(part).items():
+            for network in _networks_with(part, name):
+                totals[network] += elements * size
     return totals
 
 
-def _networks_with(file: str, weight: str) -> list[str]:
+def _networks_with(part: str, weight: str) -> list[str]:
     """Name the networks that hold a weight."""
-    part = file.partition("/")[0]
     return [network for network in NETWORKS if PART_OF_NETWORK[network] == part
             and not weight.startswith(_OF_THE_OTHER.get(network, "\0"))]

@@ -39,7 +39,7 @@ def test_a_bundle_is_built_and_says_what_it_is(built, masked):
     manifest = bundle.manifest
     assert manifest["model"]["name"] == "tiny" and manifest["model"]["masked"]
     assert manifest["precision"] == {"weights": "float16", "compute": "float32"}
-    assert manifest["weights"] == read_checkpoint(masked).weights
+    assert manifest["weights"] == read_checkpoint(masked).weight_files
     assert set(manifest["parity"]) == set(manifest["networks"]) == set(NETWORKS)
     assert all(figures["relative_error"] <= 1e-2 for figures in manifest["parity"].values())
     assert manifest["build"]["command"].startswith("pano4d build masked --backend onnxruntime --precision fp16")

@@ -29,27 +29,27 @@ def change(folder, name, **entries):
 def test_a_masked_checkpoint_is_understood(masked):
     found = read_checkpoint(masked)
     assert (found.name, found.license, found.channels, found.embedding) == ("tiny", "Apache-2.0", 9, 8)
-    assert (found.factor, found.multiple, found.frames, found.tile_px, found.variant) == (2, 2, 2, 16, None)
+    assert (found.factor, found.multiple, found.frames, found.tile_px, found.weights.variant) == (2, 2, 2, 16, None)
     assert found.image_mean == (0.48, 0.46, 0.41)
     assert found.sampler == {
         "sigma_min": 0.02, "sigma_max": 70.0, "rho": 7.0, "prediction_type": "v_prediction", "scaling_factor": 0.25,
         "num_inference_steps": 5, "solver": "dpmpp-2m", "levels": "aligned", "min_guidance_scale": 1.0, "max_guidance_scale": 1.0, "fps": 7,
         "motion_bucket_id": 127, "noise_aug_strength": 0.02}
-    assert set(found.weights) == {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+    assert set(found.weight_files) == {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
                                   "image_encoder/model.safetensors"}
 
 
 def test_a_stock_checkpoint_is_understood(stock):
     found = read_checkpoint(stock)
-    assert (found.name, found.license, found.channels, found.variant) == ("stock", "unknown", 8, "fp16")
-    assert (found.frames, found.tile_px, found.sampler["num_inference_steps"]) == (14, 512, 7)
+    assert (found.name, found.license, found.channels, found.weights.variant) == ("stock", "unknown", 8, "fp16")
+    assert (found.frames, found.tile_px, found.sampler["num_inference_steps"]) == (2, 512, 7)
     assert (found.sampler["min_guidance_scale"], found.sampler["max_guidance_scale"]) == (1.0, 3.0)
 
 
 def test_full_precision_is_preferred(copied):
     path = copied / "unet" / "diffusion_pytorch_model.safetensors"
     path.with_suffix(".fp16.safetensors").write_bytes(b"not read")
-    assert read_checkpoint(copied).variant is None
+    assert read_checkpoint(copied).weights.variant is None
 
 
 def test_a_scheduler_without_sigmas_has_those_of_svd(copied):
