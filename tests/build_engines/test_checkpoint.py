@@ -96,6 +96,33 @@ def test_truncated_weights_are_refused(copied, part, keep):
     assert f"{path.name} is damaged or truncated" in refusal(copied)
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".bin", ".CKPT"])
+def test_pickles_are_refused_by_their_name(tmp_path, suffix):
+    (tmp_path / f"svd{suffix}").write_bytes(b"never read")
+    assert "is a pickle" in refusal(tmp_path / f"svd{suffix}")
+
+
+def test_weights_that_are_a_pickle_are_refused(copied):
+    path = next((copied / "unet").glob("*.safetensors"))
+    path.rename(path.with_suffix(".bin"))
+    assert "only diffusion_pytorch_model.bin, a pickle" in refusal(copied)
+
+
+def test_weights_of_another_width_than_the_configuration_are_refused(copied):
+    change(copied, "unet/config.json", in_channels=8)
+    assert "take 9 input channels, and its config.json says 8" in refusal(copied)
+
+
+def test_the_wrong_archive_of_animate_anything_is_refused(copied):
+    change(copied, "unet/config.json", _class_name="UNet3DConditionModel")
+    assert "UNet3DConditionModel" in (message := refusal(copied)) and "animate_anything_svd_v1.0" in message
+
+
+def test_a_folder_that_holds_a_single_file_is_told_apart(tmp_path):
+    (tmp_path / "svd_xt.safetensors").write_bytes(b"")
+    assert "give the single file" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("name, entries, word", [
     ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
     ("vae/config.json", {"_class_name": "AutoencoderKL"}, "AutoencoderKL"),
