@@ -7,7 +7,8 @@ from typing import Any
 
 from pano4d.build_engines.folder import Found, read_folder, refuse_pickle
 from pano4d.build_engines.known import UNKNOWN, Known, card_license, recognise
-from pano4d.build_engines.weights import Weights
+from pano4d.build_engines.single_file import read_file
+from pano4d.build_engines.weights import FileWeights, Weights
 from pano4d.runtime.bundle import sha256_of_file
 from pano4d.runtime.errors import CheckpointError
 
@@ -70,8 +71,9 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     """Read a checkpoint's configuration and check that its parts are there and whole.
 
     Args:
-        source: Folder in the layout of diffusers, with pano4d.json where the model recommends other settings than
-            Stable Video Diffusion.
+        source: Folder in the layout of diffusers, or a single .safetensors file in the layout of Stability AI. Where the
+            model recommends other settings than Stable Video Diffusion, pano4d.json in the folder says so, or
+            NAME.pano4d.json beside the file.
 
     Returns:
         What the build must know; no weights are held.
@@ -81,15 +83,19 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     """
     path = Path(source)
     refuse_pickle(path)
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is no folder: give the folder of a Stable Video Diffusion checkpoint in the "
-                              "layout of diffusers.")
-    found = read_folder(path)
+    if path.is_file():
+        found, taken = read_file(path)
+        weights = Weights(path, None, {part: FileWeights(path, found.configs[part], taken[part]) for part in taken})
+    elif path.is_dir():
+        found = read_folder(path)
+        weights = Weights(path, found.variant)
+    else:
+        raise CheckpointError(f"{path} is no folder and no file: give the folder of a Stable Video Diffusion checkpoint in "
+                              "the layout of diffusers, or its single .safetensors file.")
     _check_kind(found)
-    weights = Weights(path, found.variant)
     weights.check_channels(found.configs["unet"]["in_channels"])
     try:
-        return _described(path.resolve().name, path, found, weights)
+        return _described(path.resolve().name, path if path.is_dir() else path.parent, found, weights)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"The configuration in {path} cannot be used ({type(error).__name__}: {error}): "
                               "download or save the checkpoint again.") from error
@@ -103,7 +109,7 @@ def _described(source: str, folder: Path, found: Found, weights: Weights) -> Che
     license, license_from = _license(found, folder, known)
     colours = found.configs["feature_extractor"]
     return Checkpoint(
-        source=source, name=str(told.get("name") or source), license=license, license_from=license_from,
+        source=source, name=str(told.get("name") or source.removesuffix(".safetensors")), license=license, license_from=license_from,
         channels=unet["in_channels"], embedding=clip["projection_dim"],
         widths={part: int(config["block_out_channels"][0]) for part, config in (("unet", unet), ("vae", vae))},
         factor=2 ** (len(vae["block_out_channels"]) - 1), multiple=2 ** (len(unet["block_out_channels"]) - 1),

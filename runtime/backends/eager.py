@@ -133,11 +133,14 @@ def load(bundle: Bundle, network: str, checkpoint: str | Path | None = None,
     """
     described, part = bundle.network(network), PART_OF_NETWORK[network]
     source = bundle.manifest["model"].get("source", "")
+    weights = {name: digest for name, digest in bundle.manifest["weights"].items() if name.startswith(f"{part}/")}
+    if not weights or bundle.manifest["model"].get("loras"):
+        raise BackendError(f"This bundle was built from {source!r}, and the backend 'eager' runs folders in the layout of "
+                           "diffusers alone: run its own backend.")
     folder = checkpoint or os.environ.get(CHECKPOINT_VARIABLE)
     if not folder:
         raise BackendError(f"The backend 'eager' runs the checkpoint itself: set {CHECKPOINT_VARIABLE} to the folder "
                            f"{source!r} that this bundle was built from.")
-    weights = {name: digest for name, digest in bundle.manifest["weights"].items() if name.startswith(f"{part}/")}
     for name, digest in weights.items():
         if not (Path(folder) / name).is_file() or sha256_of_file(Path(folder) / name) != digest:
             raise BackendError(f"{Path(folder) / name} is not the file this bundle was built from: set "

@@ -14,7 +14,8 @@ INDEX = {"_class_name": "StableVideoDiffusionPipeline", "feature_extractor": ["t
          "vae": ["diffusers", "AutoencoderKLTemporalDecoder"]}
 
 
-def write(folder, channels, frames=2, width=32, told=RECOMMENDED, variant=None, scheduler=None, seed=None, scale=0.25):
+def write(folder, channels, frames=2, width=32, told=RECOMMENDED, variant=None, scheduler=None, seed=None, scale=0.25,
+          layers=1):
     """Write a checkpoint of 2 px to a latent pixel, whose tiles are a multiple of 4 px, as its pipeline would save it."""
     import diffusers
     import torch
@@ -27,7 +28,7 @@ def write(folder, channels, frames=2, width=32, told=RECOMMENDED, variant=None, 
         up_block_types=("UpBlockSpatioTemporal",) * 2, num_attention_heads=(1, 2),
         cross_attention_dim=8, addition_time_embed_dim=8, projection_class_embeddings_input_dim=24, num_frames=frames)
     vae = diffusers.AutoencoderKLTemporalDecoder(
-        block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1, sample_size=16,
+        block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=layers, sample_size=16,
         latent_channels=4, scaling_factor=scale)
     clip = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, patch_size=112,

@@ -65,7 +65,7 @@ def test_any_changed_file_changes_what_was_read(copied):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    assert "is no folder" in refusal(tmp_path / "nowhere")
+    assert "is no folder and no file" in refusal(tmp_path / "nowhere")
     assert "unet/config.json" in refusal(tmp_path)
 
 
