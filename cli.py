@@ -212,6 +212,9 @@ def lift(video: Path, **options: Any) -> None:
 @cli.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @_out
+@_path_option("--unet", help="Take the denoiser of this .safetensors file, such as AnimateLCM's.")
+@click.option("--lora", "loras", multiple=True, metavar="FILE[:SCALE]",
+              help="Merge a LoRA into the denoiser, as much of it as SCALE says; may be repeated.  [default scale: 1]")
 @click.option("--backend", default="onnxruntime", show_default=True, help="What will run the engines.")
 @click.option("--precision", type=click.Choice(["fp16", "fp32", "fp8"]), default="fp16", show_default=True,
               help="Precision of the engines; fp8: the denoiser's matrix products, on a GPU.")
@@ -233,7 +236,8 @@ def lift(video: Path, **options: Any) -> None:
 def build(checkpoint: Path, **options: Any) -> None:
     """Export a checkpoint to an engine bundle.
 
-    CHECKPOINT is a Stable Video Diffusion folder in the layout of diffusers. Needs pano4d[build].
+    CHECKPOINT is a Stable Video Diffusion folder in the layout of diffusers, or a single .safetensors file in the layout
+    of Stability AI. Needs pano4d[build].
     """
     options["options"] = dict(options["options"]) or None
     _run(lambda *args, **more: pano4d.build_bundle(*args, **more).manifest, checkpoint, **options)

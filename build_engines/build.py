@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -31,14 +31,14 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
                  tile_px: int | None = None, frames: int | None = None, tile_batch: int | None = None, force: bool = False,
                  max_guidance_scale: float | None = None, progress: Progress | None = None, device: str | None = None,
                  options: Mapping[str, Any] | None = None, vram_limit_bytes: int | None = None,
-                 jobs: int = 1) -> Bundle:
+                 jobs: int = 1, unet: str | Path | None = None, loras: Iterable[str] = ()) -> Bundle:
     """Export the networks of a checkpoint, compare them with it, and put the bundle in its place.
 
     On a GPU a denoiser for several tiles gets a second one beside it, for one tile and with the same weights.
     The same input and versions give the same key; a folder that already holds this key is left as it is.
 
     Args:
-        checkpoint: Folder in the layout of diffusers.
+        checkpoint: Folder in the layout of diffusers, or a single .safetensors file in the layout of Stability AI.
         out: Folder of the bundle.
         backend: What will run the engines.
         precision: ``fp16`` or ``fp32``: how the weights are stored, and what a GPU computes in; ``fp8``: as ``fp16``, but
@@ -54,6 +54,8 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         options: Options of Inductor for ``aotinductor``, by its own names, such as ``max_autotune``.
         vram_limit_bytes: Memory of the GPU that a run at 4096x2048 may take; None for all there is.
         jobs: Networks exported at once, each by a process of its own, which takes the memory of its network.
+        unet: A .safetensors file with a denoiser that takes the place of the checkpoint's, such as AnimateLCM's.
+        loras: LoRA that are merged into the denoiser, each as FILE or FILE:SCALE.
 
     Returns:
         The bundle, opened.
@@ -65,7 +67,7 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         SettingsError: No tile batch fits into the limit, or the engines do not run on a GPU.
     """
     recipe = recipe_of(backend, precision, device, options)
-    source = read_checkpoint(checkpoint)
+    source = read_checkpoint(checkpoint, unet, loras)
     if max_guidance_scale is not None:
         source = _guided(source, max_guidance_scale)
     tile = tile_shape(source, tile_px, frames, 1 if tile_batch is None else tile_batch)
@@ -104,16 +106,20 @@ def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str,
         BackendError: There is no such backend or precision.
     """
     recipe = recipe or recipe_of(backend, precision)
+    merged = [lora.record for lora in source.weights.loras]
     options = {"backend": backend, "precision": precision, "tile": asdict(tile), "recipe": RECIPE,
-               "sampler": source.sampler, **recipe.options}
+               "sampler": source.sampler, **recipe.options, **({"loras": merged} if merged else {})}
     decisive = json.dumps({"files": source.files, "options": options, "versions": recipe.versions}, sort_keys=True)
-    command = (f"pano4d build {source.source} --backend {backend} --precision {precision} "
+    more = [f"--unet {source.weights.inside['unet'].path.name} "] if source.unet_replaced else []
+    more += [f"--lora {lora['file']}:{lora['scale']:g} " for lora in merged]
+    command = (f"pano4d build {source.source} {''.join(more)}--backend {backend} --precision {precision} "
                f"{'--device ' + recipe.target['device'] + ' ' if backend == 'aotinductor' else ''}"
                f"--tile-px {tile.px} --frames {tile.frames} --tile-batch {tile.batch}")
     return {
         "schema_version": SCHEMA_VERSION, "key": hashlib.sha256(decisive.encode()).hexdigest(),
         "model": {"name": source.name, "source": source.source, "license": source.license, "license_from": source.license_from,
-                  "masked": source.channels == 9, "image_mean": source.image_mean, "image_std": source.image_std},
+                  "masked": source.channels == 9, "image_mean": source.image_mean, "image_std": source.image_std,
+                  **({"loras": merged} if merged else {})},
         "weights": source.weight_files, "networks": {}, "tile": asdict(tile), "sampler": dict(source.sampler),
         "precision": dict(recipe.precision),
         "backend": {"name": backend, "version": recipe.version},

@@ -1,14 +1,16 @@
 """Read Stable Video Diffusion checkpoints, stock or masked, of any width."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pano4d.build_engines.folder import Found, read_folder, refuse_pickle
 from pano4d.build_engines.known import UNKNOWN, Known, card_license, recognise
-from pano4d.build_engines.single_file import read_file
+from pano4d.build_engines.lora import parse_lora, read_lora
+from pano4d.build_engines.single_file import read_denoiser, read_file
 from pano4d.build_engines.weights import FileWeights, Weights
+from pano4d.runtime.backends.eager import CLASS_OF_PART
 from pano4d.runtime.bundle import sha256_of_file
 from pano4d.runtime.errors import CheckpointError
 
@@ -41,7 +43,7 @@ class Checkpoint:
         image_std: CLIP's standard deviation of colour.
         sampler: The ``sampler`` block of a manifest.
         weights: Where the weights of each part lie, and how they are read.
-        files: SHA-256 of every file that decides the result, by its path in the folder.
+        files: SHA-256 of every file that decides the result but for LoRA, by its path in the folder.
     """
 
     source: str
@@ -66,14 +68,22 @@ class Checkpoint:
         """SHA-256 of every weight file, by its path in the folder."""
         return {name: digest for name, digest in self.files.items() if name.endswith(".safetensors")}
 
+    @property
+    def unet_replaced(self) -> bool:
+        """Whether the denoiser is another file's."""
+        return "unet" in self.weights.inside and self.weights.inside["unet"].path != self.weights.path
 
-def read_checkpoint(source: str | Path) -> Checkpoint:
+
+def read_checkpoint(source: str | Path, unet: str | Path | None = None, loras: Iterable[str] = ()) -> Checkpoint:
     """Read a checkpoint's configuration and check that its parts are there and whole.
 
     Args:
         source: Folder in the layout of diffusers, or a single .safetensors file in the layout of Stability AI. Where the
             model recommends other settings than Stable Video Diffusion, pano4d.json in the folder says so, or
             NAME.pano4d.json beside the file.
+        unet: A .safetensors file with a denoiser that takes the place of the checkpoint's, as those of AnimateLCM are
+            published; None for the checkpoint's.
+        loras: LoRA that are merged into the denoiser, each as FILE or FILE:SCALE.
 
     Returns:
         What the build must know; no weights are held.
@@ -83,19 +93,26 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     """
     path = Path(source)
     refuse_pickle(path)
+    parts = tuple(part for part in CLASS_OF_PART if part != "unet" or unet is None)
     if path.is_file():
         found, taken = read_file(path)
         weights = Weights(path, None, {part: FileWeights(path, found.configs[part], taken[part]) for part in taken})
     elif path.is_dir():
-        found = read_folder(path)
+        found = read_folder(path, parts)
         weights = Weights(path, found.variant)
     else:
         raise CheckpointError(f"{path} is no folder and no file: give the folder of a Stable Video Diffusion checkpoint in "
                               "the layout of diffusers, or its single .safetensors file.")
     _check_kind(found)
+    if unet is not None:
+        denoiser = read_denoiser(Path(unet), found.configs["unet"])
+        weights = replace(weights, inside={**weights.inside, "unet": denoiser})
+        found = replace(found, files=found.files | {denoiser.path.name: denoiser.path}, names=(denoiser.path.stem, *found.names))
     weights.check_channels(found.configs["unet"]["in_channels"])
+    merged = [read_lora(*parse_lora(lora), weights.shapes("unet")) for lora in loras]
     try:
-        return _described(path.resolve().name, path if path.is_dir() else path.parent, found, weights)
+        return _described(path.resolve().name, path if path.is_dir() else path.parent, found,
+                          replace(weights, loras=tuple(merged)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"The configuration in {path} cannot be used ({type(error).__name__}: {error}): "
                               "download or save the checkpoint again.") from error
@@ -109,14 +126,14 @@ def _described(source: str, folder: Path, found: Found, weights: Weights) -> Che
     license, license_from = _license(found, folder, known)
     colours = found.configs["feature_extractor"]
     return Checkpoint(
-        source=source, name=str(told.get("name") or source.removesuffix(".safetensors")), license=license, license_from=license_from,
-        channels=unet["in_channels"], embedding=clip["projection_dim"],
+        source=source, name=str(told.get("name") or source.removesuffix(".safetensors")), license=license,
+        license_from=license_from, channels=unet["in_channels"], embedding=clip["projection_dim"],
         widths={part: int(config["block_out_channels"][0]) for part, config in (("unet", unet), ("vae", vae))},
         factor=2 ** (len(vae["block_out_channels"]) - 1), multiple=2 ** (len(unet["block_out_channels"]) - 1),
         frames=int(told["num_frames"]), tile_px=int(told["tile_px"]),
         image_mean=tuple(map(float, colours["image_mean"])), image_std=tuple(map(float, colours["image_std"])),
         sampler=_sampler(found.configs["scheduler"], vae, told), weights=weights,
-        files={name: sha256_of_file(folder / name) for name in found.files})
+        files={name: sha256_of_file(file) for name, file in found.files.items()})
 
 
 def _license(found: Found, folder: Path, known: Known | None) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Read the files of a checkpoint in the folder layout of diffusers, and check that they are whole."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,17 @@ class Found:
         configs: Configurations of ``unet``, ``vae``, ``image_encoder``, ``scheduler`` and ``feature_extractor``.
         told: Entries of pano4d.json.
         where: File that holds each of the configurations, for messages.
-        files: Paths of all files that decide the result, within the folder.
+        files: All files that decide the result, by the name that a manifest gives them.
         variant: Infix of the weight files, None or ``fp16``.
+        names: Names that the checkpoint goes by.
     """
 
     configs: dict[str, dict[str, Any]]
     told: dict[str, Any]
     where: dict[str, Path]
-    files: tuple[str, ...]
+    files: dict[str, Path]
     variant: str | None = None
-    names: tuple[str, ...] = field(default=())
+    names: tuple[str, ...] = ()
 
 
 def read_folder(folder: Path, parts: tuple[str, ...] = tuple(CLASS_OF_PART)) -> Found:
@@ -61,8 +62,8 @@ def read_folder(folder: Path, parts: tuple[str, ...] = tuple(CLASS_OF_PART)) -> 
     variant, weights = _weights(folder, parts)
     # The cache of huggingface_hub calls a folder by its revision and the folder above by the name.
     named = folder.resolve().parts[-1:] + (folder.resolve().parts[-3:-2] if folder.resolve().parent.name == "snapshots" else ())
-    return Found(configs, told, {name: folder / file for name, file in _CONFIGS.items()} | {"told": folder / TOLD},
-                 (*_CONFIGS.values(), *([TOLD] if told else []), *weights), variant,
+    files = {name: folder / name for name in (*_CONFIGS.values(), *([TOLD] if told else []), *weights)}
+    return Found(configs, told, {name: folder / file for name, file in _CONFIGS.items()}, files, variant,
                  tuple(name.rpartition("--")[2] for name in named) + _previous_names(folder, configs["unet"]))
 
 

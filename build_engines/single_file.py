@@ -8,10 +8,10 @@ Diffusion, unless NAME.pano4d.json beside NAME.safetensors says otherwise. Nothi
 from pathlib import Path
 from typing import Any
 
-from pano4d.build_engines.folder import Found, check_whole, read_told
+from pano4d.build_engines.folder import Found, check_whole, read_told, refuse_pickle
 from pano4d.build_engines.original_layout import (CLIP, CODEC, UNET, Taken, clip_weights, codec_weights,
                                                   unet_weights)
-from pano4d.build_engines.weights import Shapes, header
+from pano4d.build_engines.weights import FileWeights, Shapes, header
 from pano4d.runtime.backends.eager import CLASS_OF_PART
 from pano4d.runtime.errors import CheckpointError
 
@@ -49,8 +49,31 @@ def read_file(path: Path, parts: tuple[str, ...] = tuple(CLASS_OF_PART)) -> tupl
         raise CheckpointError(f"{path} lacks weights of a Stable Video Diffusion checkpoint, such as {error.args[0]}: "
                               "download it again.") from error
     configs |= {"scheduler": SCHEDULER, "feature_extractor": COLOURS}
-    found = Found(configs, told, dict.fromkeys(configs, path), (path.name, *([beside.name] if told else [])), None, (path.stem,))
-    return found, taken
+    files = {file.name: file for file in (path, *([beside] if told else []))}
+    return Found(configs, told, dict.fromkeys(configs, path), files, None, (path.stem,)), taken
+
+
+def read_denoiser(path: Path, config: dict[str, Any]) -> FileWeights:
+    """Find a denoiser in a file that may hold nothing else, under diffusers' names or under Stability AI's.
+
+    Args:
+        path: A .safetensors file.
+        config: Configuration of the denoiser that it takes the place of.
+
+    Returns:
+        Its weights, not held.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or holds no denoiser of this configuration.
+    """
+    refuse_pickle(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no denoiser {path}: give a .safetensors file with --unet.")
+    check_whole(path)
+    held = dict(header(path))
+    if "conv_in.weight" in held:
+        return FileWeights(path, config, {name: Taken(name) for name in held})
+    return FileWeights(path, config, _part(path, held, "unet"))
 
 
 def unet_config(shapes: Shapes) -> dict[str, Any]:

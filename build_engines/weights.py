@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from pano4d.build_engines.lora import Lora
 from pano4d.build_engines.original_layout import Taken
 from pano4d.runtime.backends.eager import CLASS_OF_PART, load_part, quiet
 from pano4d.runtime.errors import CheckpointError
@@ -77,11 +78,13 @@ class Weights:
         path: Its folder in the layout of diffusers, or its single file.
         variant: Infix of the folder's weight files, None or ``fp16``.
         inside: Parts that are read from files of another layout, wherever these lie.
+        loras: What is merged into the denoiser.
     """
 
     path: Path
     variant: str | None = None
     inside: Mapping[str, FileWeights] = field(default_factory=dict)
+    loras: tuple[Lora, ...] = ()
 
     def shapes(self, part: str) -> Shapes:
         """Read the shapes of a part's weights from the headers of their files.
@@ -108,9 +111,11 @@ class Weights:
         Raises:
             CheckpointError: It does not load.
         """
-        if part in self.inside:
-            return self.inside[part].module(part)
-        return load_part(self.path, part, self.variant)
+        module = (self.inside[part].module(part) if part in self.inside else
+                  load_part(self.path, part, self.variant))
+        for lora in self.loras if part == "unet" else ():
+            lora.merge(module)
+        return module
 
     def elements(self, part: str) -> dict[str, int]:
         """Count the numbers in each weight of a part."""
@@ -127,8 +132,9 @@ class Weights:
         """
         shape = self.shapes("unet").get("conv_in.weight", ())
         if len(shape) == 4 and shape[1] != channels:
-            raise CheckpointError(f"The weights of {self.path / 'unet'} take {shape[1]} input channels, and its config.json "
-                                  f"says {channels}: the two belong to different checkpoints; download it again.")
+            where = self.inside["unet"].path if "unet" in self.inside else self.path / "unet"
+            raise CheckpointError(f"The weights of {where} take {shape[1]} input channels, and the configuration in {self.path} "
+                                  f"says {channels}: the two belong to different checkpoints; download both again.")
 
     def _files(self, part: str) -> list[Path]:
         return [path for path in sorted((self.path / part).glob("*.safetensors"))

@@ -87,7 +87,7 @@ def test_what_is_not_given_is_left_to_the_library(calls):
     assert run("animate", "p.jpg", "--out", "o").exit_code == 0
     (name, _, options), = calls
     assert name == "animate"
-    assert {name: value for name, value in options.items() if value not in (None, False)} == {
+    assert {name: value for name, value in options.items() if value not in (None, False, ())} == {
         "settings": pano4d.AnimateSettings()}
 
 
@@ -95,7 +95,8 @@ def test_lift_and_build(calls):
     assert run("lift", "v.mp4", "--mask", "m.png", "--depth", "d.png", "--out", "o").exit_code == 0
     assert run("build", "ckpt", "--out", "e", "--precision", "fp32", "--tile-px", 256, "--frames", 14,
                "--tile-batch", 2, "--device", "cuda", "--option", "max_autotune=true", "--option",
-               "triton.num=[1, 2]", "--vram-limit", "1.5GiB").exit_code == 0
+               "triton.num=[1, 2]", "--vram-limit", "1.5GiB", "--lora", "a.safetensors:0.5", "--lora",
+               "b.safetensors").exit_code == 0
     assert calls == [
         ("lift", (Path("v.mp4"), Path("o")), {"mask": Path("m.png"), "depth": Path("d.png"), "depth_scale": None,
                                               "gaussians": None, "overwrite": False, "progress": None}),
@@ -103,7 +104,8 @@ def test_lift_and_build(calls):
                                                      "frames": 14, "tile_batch": 2, "force": False,
                                                      "max_guidance_scale": None, "device": "cuda",
                                                      "options": {"max_autotune": True, "triton.num": [1, 2]},
-                                                     "vram_limit_bytes": 3 * 2**29, "jobs": 1, "progress": None})]
+                                                     "vram_limit_bytes": 3 * 2**29, "jobs": 1, "progress": None,
+                                                     "unet": None, "loras": ("a.safetensors:0.5", "b.safetensors")})]
 
 
 def test_fp8_is_short_for_a_precision(calls):
@@ -114,7 +116,7 @@ def test_fp8_is_short_for_a_precision(calls):
 def test_build_leaves_what_is_not_given_to_the_library(calls):
     assert run("build", "ckpt", "--out", "e").exit_code == 0
     (_, _, options), = calls
-    assert {name: value for name, value in options.items() if value not in (None, False)} == {
+    assert {name: value for name, value in options.items() if value not in (None, False, ())} == {
         "backend": "onnxruntime", "precision": "fp16", "jobs": 1}
 
 
