@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pano4d.build_engines.folder import Found, read_folder, refuse_pickle
-from pano4d.build_engines.known import UNKNOWN, Known, card_license, recognise
+from pano4d.build_engines.known import LCM, LCM_SCHEDULER, UNKNOWN, Known, card_license, recognise
 from pano4d.build_engines.lora import parse_lora, read_lora
 from pano4d.build_engines.single_file import read_denoiser, read_file
 from pano4d.build_engines.weights import FileWeights, Weights
 from pano4d.runtime.backends.eager import CLASS_OF_PART
 from pano4d.runtime.bundle import sha256_of_file
 from pano4d.runtime.errors import CheckpointError
+from pano4d.runtime.settings import LEVELS, SOLVERS, TRAINED_STEPS
 
 CLIP_PX = 224
 KNOWN_CHANNELS = {8: "stock", 9: "masked"}
@@ -107,23 +108,25 @@ def read_checkpoint(source: str | Path, unet: str | Path | None = None, loras: I
     if unet is not None:
         denoiser = read_denoiser(Path(unet), found.configs["unet"])
         weights = replace(weights, inside={**weights.inside, "unet": denoiser})
-        found = replace(found, files=found.files | {denoiser.path.name: denoiser.path}, names=(denoiser.path.stem, *found.names))
+        found = replace(found, files=found.files | {denoiser.path.name: denoiser.path}, names=(denoiser.path.stem,))
     weights.check_channels(found.configs["unet"]["in_channels"])
     merged = [read_lora(*parse_lora(lora), weights.shapes("unet")) for lora in loras]
     try:
-        return _described(path.resolve().name, path if path.is_dir() else path.parent, found,
-                          replace(weights, loras=tuple(merged)))
+        # What lies with the other parts says nothing of the licence of a denoiser from elsewhere.
+        card = card_license(path if path.is_dir() else path.parent) if unet is None else None
+        return _described(path.resolve().name, card, found, replace(weights, loras=tuple(merged)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"The configuration in {path} cannot be used ({type(error).__name__}: {error}): "
                               "download or save the checkpoint again.") from error
 
 
-def _described(source: str, folder: Path, found: Found, weights: Weights) -> Checkpoint:
+def _described(source: str, card: str | None, found: Found, weights: Weights) -> Checkpoint:
     unet, vae, clip = (found.configs[part] for part in ("unet", "vae", "image_encoder"))
     known = recognise(found.names, unet["in_channels"])
     own = {"num_frames": unet["num_frames"]} if unet.get("num_frames") else {}
-    told = SVD | (dict(known.recommends) if known else {}) | own | found.told
-    license, license_from = _license(found, folder, known)
+    distilled = LCM if found.configs["scheduler"].get("_class_name") == LCM_SCHEDULER else {}
+    told = SVD | (dict(known.recommends) if known else {}) | distilled | own | found.told
+    license, license_from = _license(found, card, known)
     colours = found.configs["feature_extractor"]
     return Checkpoint(
         source=source, name=str(told.get("name") or source.removesuffix(".safetensors")), license=license,
@@ -136,9 +139,9 @@ def _described(source: str, folder: Path, found: Found, weights: Weights) -> Che
         files={name: sha256_of_file(file) for name, file in found.files.items()})
 
 
-def _license(found: Found, folder: Path, known: Known | None) -> tuple[str, str]:
+def _license(found: Found, card: str | None, known: Known | None) -> tuple[str, str]:
     """Say the licence, and what names it."""
-    says = {"pano4d.json": found.told.get("license"), "model card": card_license(folder),
+    says = {"pano4d.json": found.told.get("license"), "model card": card,
             "known name": known.license if known and known.license != UNKNOWN else None}
     return next(((str(license), by) for by, license in says.items() if license), (UNKNOWN, "nothing"))
 
@@ -152,7 +155,10 @@ def _check_kind(found: Found) -> None:
         ("unet", "cross_attention_dim", unet.get("cross_attention_dim"), (clip.get("projection_dim"),)),
         ("vae", "latent_channels", vae.get("latent_channels", 4), (4,)),
         ("image_encoder", "image_size", clip.get("image_size", CLIP_PX), (CLIP_PX,)),
-        ("scheduler", "prediction_type", scheduler.get("prediction_type"), ("v_prediction",)),
+        *((("scheduler", "sigma_data", scheduler.get("sigma_data"), (1.0,)),
+           ("scheduler", "clip_denoised", scheduler.get("clip_denoised"), (False,)))
+          if scheduler.get("_class_name") == LCM_SCHEDULER else
+          (("scheduler", "prediction_type", scheduler.get("prediction_type"), ("v_prediction",)),)),
     )
     for part, name, value, known in needed:
         if value not in known:
@@ -163,13 +169,21 @@ def _check_kind(found: Found) -> None:
 def _sampler(scheduler: dict, vae: dict, told: dict) -> dict[str, Any]:
     """Write the ``sampler`` block of the manifest; a scheduler that names no sigmas has those of SVD."""
     low, high = scheduler.get("sigma_min"), scheduler.get("sigma_max")
+    for name, known in (("solver", SOLVERS), ("levels", LEVELS)):
+        if told[name] not in known:
+            raise CheckpointError(f"The checkpoint recommends the {name} {told[name]!r}, and {', '.join(known)} are known: "
+                                  "correct its pano4d.json.")
+    trained = {"trained_steps": int(scheduler.get("num_train_timesteps", TRAINED_STEPS)
+                                    if scheduler.get("_class_name") == LCM_SCHEDULER else TRAINED_STEPS)}
     return {
         "sigma_min": float(0.002 if low is None else low), "sigma_max": float(700.0 if high is None else high),
-        "rho": 7.0, "prediction_type": "v_prediction", "scaling_factor": float(vae.get("scaling_factor", 0.18215)),
+        "rho": float(scheduler.get("rho", 7.0)), "prediction_type": "v_prediction",
+        "scaling_factor": float(vae.get("scaling_factor", 0.18215)),
         "num_inference_steps": int(told["num_inference_steps"]), "solver": str(told["solver"]),
         "levels": str(told["levels"]),
         "min_guidance_scale": float(told["min_guidance_scale"]),
         "max_guidance_scale": float(told["max_guidance_scale"]),
         "fps": int(told["fps"]), "motion_bucket_id": int(told["motion_bucket_id"]),
         "noise_aug_strength": float(told["noise_aug_strength"]),
+        **(trained if told["levels"] == "lcm" else {}),
     }

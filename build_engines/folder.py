@@ -142,7 +142,7 @@ def _check_class(folder: Path, part: str, config: dict[str, Any]) -> None:
 
 def _weights(folder: Path, parts: tuple[str, ...]) -> tuple[str | None, list[str]]:
     """Find the weight files: full precision where all parts have it, else fp16."""
-    absent = ""
+    lacking = []
     for variant in (None, "fp16"):
         found = {part: _part_weights(folder / part, variant) for part in parts}
         if all(found.values()):
@@ -150,7 +150,8 @@ def _weights(folder: Path, parts: tuple[str, ...]) -> tuple[str | None, list[str
             for name in names:
                 check_whole(folder / name)
             return variant, names
-        absent = absent or next(part for part, paths in found.items() if not paths)
+        lacking.append([part for part, paths in found.items() if not paths])
+    absent = min(lacking, key=len)[0]
     pickles = sorted(path.name for path in (folder / absent).iterdir() if path.suffix.lower() in PICKLES)
     held = f", only {pickles[0]}, a pickle, which may run any code when it is read" if pickles else ""
     raise CheckpointError(f"{folder / absent} holds no .safetensors weights{held}: download or save this part again, with "

@@ -127,7 +127,7 @@ class Denoising:
         (sample, *_), tile = self.bundle.network("unet").inputs, self.bundle.tile
         batch, (guided, reused) = sample.shape[0] // (2 if self.guided else 1), self.guided_steps()
         return StateShape(self.layout.count, int(moving.sum()), tile["frames"], tile["latent_px"], batch, sample.shape[2],
-                          ranks, self.guided, self.settings.solver != "euler", self.settings.fuse == "sample", sample.dtype,
+                          ranks, self.guided, self.settings.solver == "dpmpp-2m", self.settings.fuse == "sample", sample.dtype,
                           self.guided and not all(guided), any(reused), self.bundle.has_tail)
 
 
@@ -136,7 +136,7 @@ def denoisers(shape: StateShape) -> tuple[str, ...]:
     return ("unet", TAIL) if shape.tail_tiles(shape.guided) else ("unet",)
 
 
-def first_noise(device: Device, *asked: Any) -> np.ndarray:
+def draw_noise(device: Device, *asked: Any) -> np.ndarray:
     """Draw unit noise for every tile.
 
     Args:

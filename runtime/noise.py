@@ -57,6 +57,19 @@ def sphere_noise(layout: Layout, size: int, frames: int, channels: int, seed: in
     return noise
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Give the seed of the noise that a step starts from: the run's own for the first, others for those after it.
+
+    Args:
+        seed: Seed of the run.
+        step: Number of the step, from 0.
+
+    Returns:
+        Below 2^64.
+    """
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) if step else seed
+
+
 def augmentation_stream(seed: int) -> np.random.Generator:
     """Give the stream of the noise that the pictures of moving tiles get, one tile after another."""
     return np.random.Generator(np.random.Philox(key=[seed, _AUGMENTATION]))

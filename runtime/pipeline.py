@@ -226,7 +226,7 @@ class Animator:
         guidance = schedule.guidance_scales(tile["frames"], settings.min_guidance_scale,
                                             settings.max_guidance_scale) if self.guided else None
         start, state = load_state(state_folder, key) if state_folder else (0, None)
-        extrapolations = schedule.extrapolations(sigmas, settings.solver)
+        extrapolations, lands = schedule.extrapolations(sigmas, settings.solver), schedule.landings(sigmas, settings.solver)
         if state is None:
             start, previous, difference, x = 0, None, None, self._first_state(told, video)
         else:
@@ -243,9 +243,11 @@ class Animator:
                 elif guided[i] and settings.guidance_reuse:
                     difference = v - v_uncond
                 x, previous = blending.blend(
-                    plan, x, v, sigmas[i], sigmas[i + 1], v_uncond=v_uncond, guidance=guidance, static=~told.moving,
+                    plan, x, v, sigmas[i], lands[i], v_uncond=v_uncond, guidance=guidance, static=~told.moving,
                     static_latents=told.latents * sampler["scaling_factor"], fuse=settings.fuse, previous=previous,
                     extrapolation=extrapolations[i])
+                if lands[i] < sigmas[i + 1]:
+                    x += np.float32(sigmas[i + 1]) * self._unit_noise(i + 1)
                 if state_folder:
                     kept = {} if difference is None else {"difference": difference}
                     save_state(state_folder, key, i + 1, {"x": x, "previous": previous, **kept})
@@ -254,17 +256,30 @@ class Animator:
 
     def _first_state(self, told: Conditions, video: np.ndarray | None, device: Device | None = None) -> np.ndarray:
         """Draw the noise, and put it on the coarse video's latents if there are some."""
-        tile, settings, scale = self.bundle.tile, self.settings, np.float32(self.bundle.sampler["scaling_factor"])
-        asked = (self.layout, tile["latent_px"], tile["frames"], 4, settings.seed, settings.shared_noise)
-        unit = device_pipeline.first_noise(device, *asked) if device else noise.sphere_noise(*asked)
-        return stages.first_state(unit, self.sigmas, told.latents * scale, told.moving,
+        scale = np.float32(self.bundle.sampler["scaling_factor"])
+        return stages.first_state(self._unit_noise(0, device), self.sigmas, told.latents * scale, told.moving,
                                   None if video is None else video * scale)
+
+    def _unit_noise(self, step: int, device: Device | None = None) -> np.ndarray:
+        """Draw the noise that a step starts from. float32 [V, T, 4, h, w]."""
+        tile, settings = self.bundle.tile, self.settings
+        asked = (self.layout, tile["latent_px"], tile["frames"], 4, noise.step_seed(settings.seed, step), settings.shared_noise)
+        return device_pipeline.draw_noise(device, *asked) if device else noise.sphere_noise(*asked)
 
     def _denoise_on(self, device: Device, told: Conditions, video: np.ndarray | None, progress: Progress) -> np.ndarray:
         """Denoise on a GPU."""
         what = device_pipeline.Denoising(self._engines, self.layout, self.settings, self.guided, self.sigmas)
-        return device_pipeline.denoise(device, what, told, self._first_state(told, video, device),
-                                       lambda done, total: progress("denoise", done, total))
+        x, steps = self._first_state(told, video, device), len(self.sigmas) - 1
+        if self.settings.solver != "lcm":
+            return device_pipeline.denoise(device, what, told, x, lambda done, total: progress("denoise", done, total))
+        # Steps to the estimate have no state in common: each is a run of one step, from noise put on the one before.
+        with self._engines.kept():
+            for i, (sigma, following) in enumerate(zip(self.sigmas[:-1], self.sigmas[1:]), 1):
+                x = device_pipeline.denoise(device, replace(what, sigmas=np.array([sigma, 0.0])), told, x)
+                if following > 0:
+                    x += np.float32(following) * self._unit_noise(i, device)
+                progress("denoise", i, steps)
+        return x
 
     def _decode_on(self, device: Device, x: np.ndarray, told: Conditions, panorama: np.ndarray, mask: np.ndarray,
                    whole: np.ndarray | None, progress: Progress, chunk: int | None) -> np.ndarray:

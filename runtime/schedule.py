@@ -9,7 +9,7 @@ Noise levels follow Karras et al. (arXiv 2206.00364, eq. 5); the preconditioning
 import numpy as np
 
 from pano4d.runtime.errors import SettingsError
-from pano4d.runtime.settings import SOLVERS
+from pano4d.runtime.settings import SOLVERS, TRAINED_STEPS
 
 ALIGNED_SIGMAS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 
@@ -63,6 +63,36 @@ def aligned_sigmas(steps: int, sigma_min: float, sigma_max: float) -> np.ndarray
     return np.append(levels[:-1], 0.0)
 
 
+def consistency_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0,
+                       trained: int = TRAINED_STEPS) -> np.ndarray:
+    """Give every n-th of the falling noise levels that a consistency model was trained on, ending in 0.
+
+    AnimateLCM (arXiv 2402.00769) is distilled on ``trained`` Karras levels and sampled at the first of them and every
+    ``trained // steps``-th after it::
+
+        sigma_i = (max^(1/rho) + i n / (trained - 1) (min^(1/rho) - max^(1/rho)))^rho,   n = trained // steps
+
+    Args:
+        steps: Number of denoising steps.
+        sigma_min: Last level of the training.
+        sigma_max: First level.
+        rho: Curvature; larger spends more steps on low noise.
+        trained: Levels of the training.
+
+    Returns:
+        float64 [steps + 1].
+
+    Raises:
+        SettingsError: No step, more steps than levels, or levels that do not satisfy 0 < sigma_min <= sigma_max.
+    """
+    if steps > trained:
+        raise SettingsError(f"{steps} steps were asked for, and the model knows {trained} noise levels: take fewer --steps.")
+    if steps < 1:
+        return karras_sigmas(steps, sigma_min, sigma_max, rho)
+    levels = karras_sigmas(trained, sigma_min, sigma_max, rho)
+    return np.append(levels[np.arange(steps) * (trained // steps)], 0.0)
+
+
 def noise_levels(levels: str, steps: int, sampler: dict) -> np.ndarray:
     """Give the falling noise levels that settings ask for, ending in 0.
 
@@ -79,6 +109,9 @@ def noise_levels(levels: str, steps: int, sampler: dict) -> np.ndarray:
     """
     if levels == "aligned":
         return aligned_sigmas(steps, sampler["sigma_min"], sampler["sigma_max"])
+    if levels == "lcm":
+        return consistency_sigmas(steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"],
+                                  sampler.get("trained_steps", TRAINED_STEPS))
     return karras_sigmas(steps, sampler["sigma_min"], sampler["sigma_max"], sampler["rho"])
 
 
@@ -169,7 +202,7 @@ def extrapolations(sigmas: np.ndarray, solver: str) -> np.ndarray:
     """Say how far each step looks beyond its estimate: it is taken from ``denoised + k (denoised - previous)``.
 
     For DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2) k = h_i / (2 h_{i-1}) with h_i = log(sigma_i / sigma_{i+1}).
-    The first step has no previous estimate and the last lands on its own: both are first order. Euler's k is 0.
+    The first step has no previous estimate and the last lands on its own: both are first order. The others' k is 0.
 
     Args:
         sigmas: Falling noise levels, the last one 0. [steps + 1].
@@ -188,6 +221,25 @@ def extrapolations(sigmas: np.ndarray, solver: str) -> np.ndarray:
         h = np.log(sigmas[:-2] / sigmas[1:-1])
         weights[1:-1] = h[1:] / (2 * h[:-1])
     return weights
+
+
+def landings(sigmas: np.ndarray, solver: str) -> np.ndarray:
+    """Say down to which level each step goes: the next one, but for a consistency model, whose estimate is the end.
+
+    Multistep consistency sampling (arXiv 2303.01469, algorithm 1) goes to the estimate and puts fresh noise of the next
+    level on it: ``x = denoised + sigma_next z``. What is missing between the landing and the next level is that noise.
+
+    Args:
+        sigmas: Falling noise levels, the last one 0. [steps + 1].
+        solver: One of ``settings.SOLVERS``.
+
+    Returns:
+        float64 [steps].
+
+    Raises:
+        IndexError: There is no level.
+    """
+    return np.zeros(len(sigmas) - 1) if solver == "lcm" else sigmas[1:].copy()
 
 
 def euler_step(x: np.ndarray, denoised: np.ndarray, sigma: float, sigma_next: float) -> np.ndarray:

@@ -92,6 +92,17 @@ class Engines:
             self._kept[network] = load_engine(self.bundle, network, self.backend)
         yield self._kept[network]
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep what is loaded within the block until its end, where nothing is kept beyond it."""
+        before, self.keep = self.keep, True
+        try:
+            yield
+        finally:
+            self.keep = before
+            if not before:
+                self.close()
+
     def close(self) -> None:
         """Close what was kept."""
         while self._kept:

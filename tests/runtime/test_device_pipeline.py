@@ -70,7 +70,7 @@ BUNDLES = {
 
 
 @pytest.mark.parametrize("kind", BUNDLES)
-@pytest.mark.parametrize("solver, fuse", [("euler", "sample"), ("dpmpp-2m", "denoised"), ("dpmpp-2m", "sample")])
+@pytest.mark.parametrize("solver, fuse", [("euler", "sample"), ("dpmpp-2m", "denoised"), ("dpmpp-2m", "sample"), ("lcm", "sample")])
 def test_frames_are_those_of_the_cpu(on_device, panorama, mask, kind, solver, fuse):
     bundle, settings = FakeBundle(**BUNDLES[kind]), replace(SETTINGS, solver=solver, fuse=fuse)
     wanted = Animator(bundle, settings).animate(panorama, mask)

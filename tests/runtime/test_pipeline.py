@@ -155,7 +155,7 @@ def test_batches_do_not_change_the_result(panorama, mask):
     assert np.abs(one.frames.astype(int) - five.frames).max() <= 1
 
 
-@pytest.mark.parametrize("solver", ["euler", "dpmpp-2m"])
+@pytest.mark.parametrize("solver", ["euler", "dpmpp-2m", "lcm"])
 def test_a_run_goes_on_from_its_state(panorama, mask, tmp_path, solver):
     settings = replace(SETTINGS, solver=solver, steps=4)
     whole = animate(panorama, mask, settings)
@@ -198,7 +198,7 @@ def test_wrong_shapes_are_refused(panorama, mask):
 
 
 @pytest.mark.parametrize("wrong", [{"width": 100, "height": 60}, {"steps": 0}, {"mask_policy": "hard"},
-                                   {"fuse": "median"}, {"solver": "heun"}, {"fps": 0}, {"seed": -1},
+                                   {"fuse": "median"}, {"solver": "heun"}, {"solver": "lcm", "guidance_reuse": 1}, {"fps": 0}, {"seed": -1},
                                    {"motion_bucket_id": 1000}, {"guidance_interval": (5.0, 1.0)},
                                    {"guidance_interval": (1.0, float("nan"))}, {"guidance_interval": (1.0,)},
                                    {"guidance_reuse": -1}, {"levels": "even"}])
@@ -213,3 +213,27 @@ def test_guidance_needs_a_bundle_built_with_it():
         Animator(FakeBundle(), replace(SETTINGS, max_guidance_scale=3.0))
     with pytest.raises(SettingsError, match="interval"):
         Animator(FakeBundle(), replace(SETTINGS, guidance_interval=(1.0, 50.0)))
+
+
+def test_a_consistency_model_gets_fresh_noise_of_the_next_level_at_each_step(panorama, mask, monkeypatch):
+    """Of a network whose estimate is nothing, each state is the noise alone, shared where tiles overlap."""
+    from pano4d.runtime import noise, pipeline, schedule
+
+    states = []
+
+    def nothing(denoiser, x, sigma, guided):
+        states.append(x.copy())
+        return x * np.float32(-schedule.scalings(sigma)[0] / schedule.scalings(sigma)[1]), None
+
+    monkeypatch.setattr(pipeline._Denoiser, "__call__", nothing)
+    animator = Animator(FakeBundle(), replace(SETTINGS, solver="lcm", levels="lcm", steps=3))
+    moving = animator.animate(panorama, mask).moving_tiles
+    tile = FakeBundle().tile
+    assert len(states) == 3
+    for i, x in enumerate(states[1:], 1):
+        z = noise.sphere_noise(animator.layout, tile["latent_px"], tile["frames"], 4, noise.step_seed(SETTINGS.seed, i))
+        inside = np.abs(x - animator.sigmas[i] * z)[moving]
+        still = np.abs(x - animator.sigmas[i] * z)[np.setdiff1d(np.arange(animator.layout.count), moving)]
+        # Still tiles keep their latent, which reaches their neighbours where they overlap.
+        assert np.median(inside) < 1e-3 * animator.sigmas[i] and still.max() < 10
+    assert len({noise.step_seed(0, i) for i in range(5)}) == 5 and noise.step_seed(7, 0) == 7

@@ -78,6 +78,50 @@ def test_the_second_order_solver_equals_that_of_diffusers():
     np.testing.assert_allclose(scheduler.sigmas.numpy(), sigmas, rtol=1e-5)
 
 
+def test_a_consistency_model_is_asked_at_levels_of_its_training():
+    diffusers = pytest.importorskip("diffusers")
+    for steps in (1, 2, 4, 6, 8, 40):
+        scheduler = diffusers.CMStochasticIterativeScheduler(num_train_timesteps=40, rho=7.0, **SVD)
+        scheduler.set_timesteps(steps)
+        sigmas = schedule.consistency_sigmas(steps, **SVD)
+        np.testing.assert_allclose(sigmas[:-1], scheduler.sigmas.numpy()[:-1], rtol=1e-5)
+        assert len(sigmas) == steps + 1 and sigmas[-1] == 0
+    stride = np.arange(4) * 10 / 39
+    low, high = 0.002 ** (1 / 7), 700 ** (1 / 7)
+    np.testing.assert_allclose(schedule.noise_levels("lcm", 4, {**SVD, "rho": 7.0}),
+                               [*(high + stride * (low - high)) ** 7, 0.0], rtol=1e-12)
+    assert len(schedule.noise_levels("lcm", 10, {**SVD, "rho": 7.0, "trained_steps": 10})) == 11
+    with pytest.raises(SettingsError, match="knows 10 noise levels"):
+        schedule.noise_levels("lcm", 11, {**SVD, "rho": 7.0, "trained_steps": 10})
+    with pytest.raises(SettingsError, match="0 steps"):
+        schedule.consistency_sigmas(0, **SVD)
+
+
+def test_a_step_of_a_consistency_model_equals_that_of_diffusers():
+    """The scheduler of diffusers takes the network's output for -v, and keeps its distance from the lowest level."""
+    diffusers, torch = pytest.importorskip("diffusers"), pytest.importorskip("torch")
+    scheduler = diffusers.CMStochasticIterativeScheduler(num_train_timesteps=40, sigma_min=1e-7, sigma_max=700.0, sigma_data=1.0,
+                                                         clip_denoised=False)
+    scheduler.set_timesteps(4)
+    rng = np.random.default_rng(0)
+    x, v = rng.normal(size=(2, 3, 4)) * 100, rng.normal(size=(2, 3, 4))
+    sigmas = scheduler.sigmas.double().numpy()
+    scheduler.scale_model_input(torch.from_numpy(x), scheduler.timesteps[0])
+    theirs = scheduler.step(torch.from_numpy(-v), scheduler.timesteps[0], torch.from_numpy(x),
+                            generator=torch.Generator().manual_seed(0)).prev_sample.numpy()
+    z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    c_skip, c_out, _, _ = schedule.scalings(sigmas[0])
+    landing = schedule.landings(sigmas, "lcm")[0]
+    ours = schedule.euler_step(x, c_skip * x + c_out * v, sigmas[0], landing) + sigmas[1] * z
+    assert landing == 0
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+def test_other_solvers_land_on_the_next_level():
+    sigmas = schedule.karras_sigmas(5, 0.01, 80.0)
+    assert all((schedule.landings(sigmas, solver) == sigmas[1:]).all() for solver in ("euler", "dpmpp-2m"))
+
+
 def test_first_and_last_step_are_first_order():
     weights = schedule.extrapolations(schedule.karras_sigmas(5, 0.01, 80.0), "dpmpp-2m")
     assert weights[0] == 0 and weights[-1] == 0 and (weights[1:-1] > 0.4).all()
