@@ -236,8 +236,8 @@ def lift(video: Path, **options: Any) -> None:
 def build(checkpoint: Path, **options: Any) -> None:
     """Export a checkpoint to an engine bundle.
 
-    CHECKPOINT is a Stable Video Diffusion folder in the layout of diffusers, or a single .safetensors file in the layout
-    of Stability AI. Needs pano4d[build].
+    CHECKPOINT is a Stable Video Diffusion folder in the layout of diffusers, a single .safetensors file in the layout of
+    Stability AI, or ORG/NAME@COMMIT of the Hugging Face hub. Needs pano4d[build].
     """
     options["options"] = dict(options["options"]) or None
     _run(lambda *args, **more: pano4d.build_bundle(*args, **more).manifest, checkpoint, **options)

@@ -25,6 +25,7 @@ CUDA = ["cuda-python>=13,<14", "nvidia-cuda-nvrtc>=13,<14"]
 
 EXTRAS = {
     "build": [TORCH, "diffusers>=0.35,<1", "transformers>=4.56,<6", "onnx>=1.18,<2", "onnxscript>=0.5,<1"],
+    "hub": ["huggingface-hub>=0.34,<3"],
     "gpu": CUDA,
     "tensorrt": [*CUDA, "tensorrt-cu13>=11,<12"],
     "lift": [TORCH, "gsplat>=1.5,<2"],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pano4d.build_engines.folder import Found, read_folder, refuse_pickle
+from pano4d.build_engines.hub import fetch, repository
 from pano4d.build_engines.known import LCM, LCM_SCHEDULER, UNKNOWN, Known, card_license, recognise
 from pano4d.build_engines.lora import parse_lora, read_lora
 from pano4d.build_engines.single_file import read_denoiser, read_file
@@ -79,8 +80,8 @@ def read_checkpoint(source: str | Path, unet: str | Path | None = None, loras: I
     """Read a checkpoint's configuration and check that its parts are there and whole.
 
     Args:
-        source: Folder in the layout of diffusers, or a single .safetensors file in the layout of Stability AI. Where the
-            model recommends other settings than Stable Video Diffusion, pano4d.json in the folder says so, or
+        source: Folder in the layout of diffusers, a single .safetensors file in the layout of Stability AI, or a folder
+            on the Hugging Face hub as ORG/NAME@COMMIT. Where the model recommends other settings than Stable Video Diffusion, pano4d.json in the folder says so, or
             NAME.pano4d.json beside the file.
         unet: A .safetensors file with a denoiser that takes the place of the checkpoint's, as those of AnimateLCM are
             published; None for the checkpoint's.
@@ -90,20 +91,18 @@ def read_checkpoint(source: str | Path, unet: str | Path | None = None, loras: I
         What the build must know; no weights are held.
 
     Raises:
+        BackendError: It is on the hub, and huggingface_hub is not installed.
         CheckpointError: A part is missing, damaged, or of another kind of model.
     """
-    path = Path(source)
-    refuse_pickle(path)
+    path, label = _located(source)
     parts = tuple(part for part in CLASS_OF_PART if part != "unet" or unet is None)
     if path.is_file():
         found, taken = read_file(path)
         weights = Weights(path, None, {part: FileWeights(path, found.configs[part], taken[part]) for part in taken})
-    elif path.is_dir():
-        found = read_folder(path, parts)
-        weights = Weights(path, found.variant)
     else:
-        raise CheckpointError(f"{path} is no folder and no file: give the folder of a Stable Video Diffusion checkpoint in "
-                              "the layout of diffusers, or its single .safetensors file.")
+        found = read_folder(path, parts)
+        found = replace(found, names=(_name(label), *found.names))
+        weights = Weights(path, found.variant)
     _check_kind(found)
     if unet is not None:
         denoiser = read_denoiser(Path(unet), found.configs["unet"])
@@ -114,10 +113,29 @@ def read_checkpoint(source: str | Path, unet: str | Path | None = None, loras: I
     try:
         # What lies with the other parts says nothing of the licence of a denoiser from elsewhere.
         card = card_license(path if path.is_dir() else path.parent) if unet is None else None
-        return _described(path.resolve().name, card, found, replace(weights, loras=tuple(merged)))
+        return _described(label, card, found, replace(weights, loras=tuple(merged)))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"The configuration in {path} cannot be used ({type(error).__name__}: {error}): "
                               "download or save the checkpoint again.") from error
+
+
+def _located(source: str | Path) -> tuple[Path, str]:
+    """Say where a checkpoint lies, fetched if need be, and what it is called without naming folders of this machine."""
+    path = Path(source)
+    refuse_pickle(path)
+    if path.exists():
+        return path, path.resolve().name
+    there = repository(str(source))
+    if there is None:
+        raise CheckpointError(f"{path} is no folder and no file: give the folder of a Stable Video Diffusion checkpoint in "
+                              "the layout of diffusers, its single .safetensors file, or ORG/NAME@COMMIT of the Hugging Face "
+                              "hub.")
+    return fetch(*there), str(source)
+
+
+def _name(source: str) -> str:
+    """Take the name out of a folder's, a file's or an id."""
+    return (source.partition("@")[0] if "/" in source else source).rpartition("/")[2].removesuffix(".safetensors")
 
 
 def _described(source: str, card: str | None, found: Found, weights: Weights) -> Checkpoint:
@@ -129,7 +147,7 @@ def _described(source: str, card: str | None, found: Found, weights: Weights) ->
     license, license_from = _license(found, card, known)
     colours = found.configs["feature_extractor"]
     return Checkpoint(
-        source=source, name=str(told.get("name") or source.removesuffix(".safetensors")), license=license,
+        source=source, name=str(told.get("name") or _name(source)), license=license,
         license_from=license_from, channels=unet["in_channels"], embedding=clip["projection_dim"],
         widths={part: int(config["block_out_channels"][0]) for part, config in (("unet", unet), ("vae", vae))},
         factor=2 ** (len(vae["block_out_channels"]) - 1), multiple=2 ** (len(unet["block_out_channels"]) - 1),
