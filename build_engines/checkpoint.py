@@ -171,6 +171,8 @@ def _check_kind(found: Found) -> None:
         ("unet", "in_channels", unet.get("in_channels"), tuple(KNOWN_CHANNELS)),
         ("unet", "out_channels", unet.get("out_channels", 4), (4,)),
         ("unet", "cross_attention_dim", unet.get("cross_attention_dim"), (clip.get("projection_dim"),)),
+        ("unet", "projection_class_embeddings_input_dim", unet.get("projection_class_embeddings_input_dim", 768),
+         (3 * unet.get("addition_time_embed_dim", 256),)),
         ("vae", "latent_channels", vae.get("latent_channels", 4), (4,)),
         ("image_encoder", "image_size", clip.get("image_size", CLIP_PX), (CLIP_PX,)),
         *((("scheduler", "sigma_data", scheduler.get("sigma_data"), (1.0,)),

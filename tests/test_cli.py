@@ -108,6 +108,14 @@ def test_lift_and_build(calls):
                                                      "unet": None, "loras": ("a.safetensors:0.5", "b.safetensors")})]
 
 
+def test_the_licence_is_printed_once(calls, monkeypatch):
+    bundle = FakeBundle()
+    bundle.manifest = FakeBundle.manifest | {"model": {"license": "some-community", "license_from": "model card"}}
+    monkeypatch.setitem(vars(pano4d), "build_bundle", lambda *args, **options: bundle)
+    assert run("build", "ckpt", "--out", "e").stdout.count("some-community") == 1
+    assert run("build", "ckpt", "--out", "e", "--quiet").stdout == ""
+
+
 def test_fp8_is_short_for_a_precision(calls):
     assert run("build", "ckpt", "--out", "e", "--fp8").exit_code == 0
     assert calls[0][2]["precision"] == "fp8"

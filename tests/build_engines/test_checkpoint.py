@@ -131,6 +131,7 @@ def test_a_folder_that_holds_a_single_file_is_told_apart(tmp_path):
     ("image_encoder/config.json", {"image_size": 336}, "336"),
     ("image_encoder/config.json", {"projection_dim": 7}, "cross_attention_dim 8"),
     ("unet/config.json", {"in_channels": 4}, "in_channels 4, and 8 or 9"),
+    ("unet/config.json", {"projection_class_embeddings_input_dim": 8}, "input_dim 8, and 24 is needed"),
     ("scheduler/scheduler_config.json", {"prediction_type": "epsilon"}, "epsilon"),
     ("vae/config.json", {"block_out_channels": 3}, "TypeError"),
     ("pano4d.json", {"fps": "fast"}, "ValueError"),
