@@ -18,7 +18,6 @@ class Known:
     """A published checkpoint.
 
     Attributes:
-        name: What it is called.
         pattern: Regular expression that its names match whole, in lower case, other characters than letters and digits
             written as ``-``.
         channels: Input channels of its denoiser.
@@ -26,7 +25,6 @@ class Known:
         recommends: Entries as of pano4d.json.
     """
 
-    name: str
     pattern: str
     channels: int
     license: str
@@ -38,13 +36,13 @@ LCM = {"num_inference_steps": 4, "solver": "lcm", "levels": "lcm", "min_guidance
 """What the demonstration of AnimateLCM-SVD takes; its authors name 1 to 8 steps and a guidance of 1 to 1.5."""
 
 KNOWN = (
-    Known("AnimateLCM-SVD", r"animatelcm-svd.*", 8, UNKNOWN, {"num_frames": 25, **LCM}),
-    Known("AnimateAnything", r"animate-anything-svd.*", 9, UNKNOWN, {"num_frames": 14}),
-    Known("Stable Video Diffusion XT 1.1", r"(stable-video-diffusion-img2vid-xt-1-1|svd-xt-1-1)(-fp16)?", 8,
+    Known(r"animatelcm-svd.*", 8, UNKNOWN, {"num_frames": 25, **LCM}),
+    Known(r"animate-anything-svd.*", 9, UNKNOWN, {"num_frames": 14}),
+    Known(r"(stable-video-diffusion-img2vid-xt-1-1|svd-xt-1-1)(-fp16)?", 8,
           "stable-video-diffusion-1-1-community", {"num_frames": 25}),
-    Known("Stable Video Diffusion XT", r"(stable-video-diffusion-img2vid-xt|svd-xt)(-fp16)?", 8,
+    Known(r"(stable-video-diffusion-img2vid-xt|svd-xt)(-fp16)?", 8,
           "stable-video-diffusion-community", {"num_frames": 25}),
-    Known("Stable Video Diffusion", r"(stable-video-diffusion-img2vid|svd)(-fp16)?", 8,
+    Known(r"(stable-video-diffusion-img2vid|svd)(-fp16)?", 8,
           "stable-video-diffusion-community", {"num_frames": 14}),
 )
 

@@ -43,8 +43,8 @@ def read_file(path: Path, parts: tuple[str, ...] = tuple(CLASS_OF_PART)) -> tupl
     told = read_told(beside)
     try:
         shapes = {part: {name: one.shape(held[one.key]) for name, one in found.items()} for part, found in taken.items()}
-        configs = {"unet": unet_config(shapes["unet"]), "vae": _codec_config(shapes["vae"]),
-                   "image_encoder": _clip_config(shapes["image_encoder"])}
+        configs = {"unet": unet_config(shapes["unet"]), "vae": codec_config(shapes["vae"]),
+                   "image_encoder": clip_config(shapes["image_encoder"])}
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path} lacks weights of a Stable Video Diffusion checkpoint, such as {error.args[0]}: "
                               "download it again.") from error
@@ -105,14 +105,16 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
         "projection_class_embeddings_input_dim": shapes["add_embedding.linear_1.weight"][1]}
 
 
-def _codec_config(shapes: Shapes) -> dict[str, Any]:
+def codec_config(shapes: Shapes) -> dict[str, Any]:
+    """Read what AutoencoderKLTemporalDecoder takes off the shapes of its weights; raises KeyError as `unet_config`."""
     levels = _count(shapes, "encoder.down_blocks.")
     return {"block_out_channels": tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(levels)),
             "down_block_types": ("DownEncoderBlock2D",) * levels, "latent_channels": shapes["decoder.conv_in.weight"][1],
             "layers_per_block": _count(shapes, "encoder.down_blocks.0.resnets."), "scaling_factor": SCALING_FACTOR}
 
 
-def _clip_config(shapes: Shapes) -> dict[str, Any]:
+def clip_config(shapes: Shapes) -> dict[str, Any]:
+    """Read what CLIPVisionConfig takes off the shapes of the image encoder; raises KeyError as `unet_config`."""
     width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
     places, _ = shapes["vision_model.embeddings.position_embedding.weight"]
     return {"hidden_size": width, "patch_size": patch, "image_size": round((places - 1) ** 0.5) * patch,

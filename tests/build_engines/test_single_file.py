@@ -1,6 +1,7 @@
 """Checkpoints as one file: the same weights, the same engines, and sentences for files that are something else."""
 
 import json
+import pickle
 import re
 
 import numpy as np
@@ -13,29 +14,18 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from pano4d.build_engines.build import build_bundle  # noqa: E402
 from pano4d.build_engines.checkpoint import SVD, read_checkpoint  # noqa: E402
 from pano4d.build_engines.networks import example_inputs, reference_module  # noqa: E402
-from pano4d.build_engines.original_layout import codec_weights, unet_weights  # noqa: E402
+from pano4d.build_engines.original_layout import clip_weights, codec_weights, unet_weights  # noqa: E402
+from pano4d.build_engines.single_file import COLOURS, clip_config, codec_config, unet_config  # noqa: E402
 from pano4d.build_engines.verify import BOUNDS, parity, run_engine  # noqa: E402
 from pano4d.runtime.backends import load_engine  # noqa: E402
 from pano4d.runtime.backends.base import NETWORKS  # noqa: E402
 from pano4d.runtime.errors import BackendError, CheckpointError  # noqa: E402
 
-UNET = [  # diffusers' names and those of sgm's VideoUNet, for one residual block a level
-    (r"^conv_in\.", "input_blocks.0.0."), (r"^conv_norm_out\.", "out.0."), (r"^conv_out\.", "out.2."),
-    (r"^time_embedding\.linear_1\.", "time_embed.0."), (r"^time_embedding\.linear_2\.", "time_embed.2."),
-    (r"^add_embedding\.linear_1\.", "label_emb.0.0."), (r"^add_embedding\.linear_2\.", "label_emb.0.2."),
-    (r"^down_blocks\.0\.resnets\.0\.", "input_blocks.1.0."), (r"^down_blocks\.0\.attentions\.0\.", "input_blocks.1.1."),
-    (r"^down_blocks\.0\.downsamplers\.0\.conv\.", "input_blocks.2.0.op."),
-    (r"^down_blocks\.1\.resnets\.0\.", "input_blocks.3.0."),
-    (r"^mid_block\.resnets\.0\.", "middle_block.0."), (r"^mid_block\.attentions\.0\.", "middle_block.1."),
-    (r"^mid_block\.resnets\.1\.", "middle_block.2."),
-    (r"^up_blocks\.0\.resnets\.0\.", "output_blocks.0.0."), (r"^up_blocks\.0\.resnets\.1\.", "output_blocks.1.0."),
-    (r"^up_blocks\.0\.upsamplers\.0\.conv\.", "output_blocks.1.1.conv."),
-    (r"^up_blocks\.1\.resnets\.0\.", "output_blocks.2.0."), (r"^up_blocks\.1\.resnets\.1\.", "output_blocks.3.0."),
-    (r"\.temporal_transformer_blocks\.", ".time_stack."), (r"\.time_pos_embed\.linear_1\.", ".time_pos_embed.0."),
-    (r"\.time_pos_embed\.linear_2\.", ".time_pos_embed.2."), (r"\.temporal_res_block\.", ".time_stack."),
-    (r"\.spatial_res_block\.", "."), (r"(blocks?\.\d+(?:\.0)?(?:\.time_stack)?)\.norm1\.(?!.*attn)", r"\1.in_layers.0."),
-    (r"\.time_emb_proj\.", ".emb_layers.1."), (r"\.conv_shortcut\.", ".skip_connection."),
-    (r"\.conv1\.", ".in_layers.2."), (r"\.conv2\.", ".out_layers.3.")]
+ENDS = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
+        "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+        "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+          "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
 CODEC = [
     (r"^decoder\.time_conv_out\.", "decoder.conv_out.time_mix_conv."), (r"\.conv_norm_out\.", ".norm_out."),
     (r"\.mid_block\.resnets\.0\.", ".mid.block_1."), (r"\.mid_block\.resnets\.1\.", ".mid.block_2."),
@@ -62,17 +52,38 @@ def renamed(name, rules):
     return name
 
 
-def original_unet(state):
-    """Resnets are renamed by their place, for transformers have layers of the same names."""
-    keys = {}
-    for name, weight in state.items():
-        resnet = ".resnets." in name
-        rules = UNET if resnet else [rule for rule in UNET if "layers" not in rule[1] and "norm1" not in rule[0]]
-        new = renamed(name, rules)
-        if resnet:
-            new = re.sub(r"\.norm1\.", ".in_layers.0.", re.sub(r"\.norm2\.", ".out_layers.0.", new))
-        keys[f"model.diffusion_model.{new}"] = weight
-    return keys
+def place(name, layers):
+    """Number a block as sgm's VideoUNet does, and say whether it is a residual one."""
+    match = re.match(r"(down|up)_blocks\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.+)", name)
+    if match is None:
+        inside, number, rest = re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", name).groups()
+        return f"middle_block.{1 if inside == 'attentions' else 2 * int(number)}", rest, inside == "resnets"
+    side, level, inside, number, rest = match.groups()
+    if inside == "downsamplers":
+        return f"input_blocks.{(int(level) + 1) * (layers + 1)}.0.op", rest.removeprefix("conv."), False
+    if inside == "upsamplers":
+        # Transformers stand in all levels but the lowest, from which the first raises.
+        return f"output_blocks.{(int(level) + 1) * (layers + 1) - 1}.{1 if level == '0' else 2}", rest, False
+    number = int(level) * (layers + 1) + int(number) + (side == "down")
+    return f"{'input' if side == 'down' else 'output'}_blocks.{number}.{int(inside == 'attentions')}", rest, inside == "resnets"
+
+
+def original_unet_name(name, layers):
+    for new, old in ENDS.items():
+        if name.startswith(f"{new}."):
+            return old + name.removeprefix(new)
+    where, rest, resnet = place(name, layers)
+    if not resnet:
+        rest = rest.replace("temporal_transformer_blocks.", "time_stack.")
+        rest = re.sub(r"^time_pos_embed\.linear_(1|2)", lambda found: f"time_pos_embed.{2 * int(found[1]) - 2}", rest)
+    elif not rest.startswith("time_mixer."):
+        half, inner, end = rest.split(".")
+        rest = ("time_stack." if half == "temporal_res_block" else "") + f"{RESNET[inner]}.{end}"
+    return f"{where}.{rest}"
+
+
+def original_unet(state, layers=1):
+    return {f"model.diffusion_model.{original_unet_name(name, layers)}": weight for name, weight in state.items()}
 
 
 def original_codec(state, fold):
@@ -120,7 +131,6 @@ def folder(written, tmp_path_factory):
     made = written(tmp_path_factory.mktemp("single") / "svd_xt", 8, 25, width=64, told=None, scale=0.18215, layers=2)
     (made / "scheduler/scheduler_config.json").write_text(json.dumps(
         {"prediction_type": "v_prediction", "sigma_min": 0.002, "sigma_max": 700.0}))
-    from pano4d.build_engines.single_file import COLOURS
     (made / "feature_extractor/preprocessor_config.json").write_text(json.dumps(COLOURS))
     return made
 
@@ -237,21 +247,42 @@ def test_a_denoiser_alone_is_told_how_to_be_used(folder):
     assert "holds a denoiser alone" in refusal(folder / "unet" / "diffusion_pytorch_model.safetensors")
 
 
-def test_the_full_model_has_a_place_for_every_weight():
-    """Names at the true depth: two blocks a level, four levels."""
-    from pano4d.benchmarks.full_model import make_part
+@pytest.mark.parametrize("part", ["unet", "image_encoder"])
+def test_the_full_model_is_inferred_from_its_shapes(part):
+    """At the true size, without weights: every name has its place, and widths, heads and depths are the published ones."""
+    from pano4d.benchmarks import full_model
 
-    keys = [f"model.diffusion_model.{name}" for name in FULL_PLACES]
-    taken = unet_weights(keys)
-    wanted = make_part("unet", "meta").state_dict()
-    assert set(taken) <= set(wanted) and len(taken) == len(keys)
-    levels = codec_weights(["first_stage_model.decoder.up.3.block.2.mix_factor", "first_stage_model.decoder.up.0.upsample.conv.bias"])
-    assert set(levels) == {"decoder.up_blocks.0.resnets.2.time_mixer.mix_factor", "decoder.up_blocks.3.upsamplers.0.conv.bias"}
+    state = full_model.make_part(part, "meta", in_channels=8).state_dict() if part == "unet" else (
+        full_model.make_part(part, "meta").state_dict())
+    held = original_unet(state, 2) if part == "unet" else original_clip(state)
+    taken = unet_weights(held) if part == "unet" else clip_weights(held)
+    shapes = {name: one.shape(tuple(held[one.key].shape)) for name, one in taken.items()}
+    assert shapes == {name: tuple(weight.shape) for name, weight in state.items()}
+    config = unet_config(shapes) if part == "unet" else clip_config(shapes)
+    published = full_model.UNET | {"in_channels": 8} if part == "unet" else full_model.IMAGE_ENCODER
+    assert {name: value for name, value in published.items() if name not in ("sample_size", "num_frames")} == config
 
 
-FULL_PLACES = ["input_blocks.3.0.op.weight", "input_blocks.6.0.op.weight", "input_blocks.9.0.op.weight",
-               "input_blocks.4.0.skip_connection.weight", "input_blocks.8.1.time_stack.0.ff_in.net.0.proj.weight",
-               "input_blocks.11.0.time_mixer.mix_factor", "middle_block.1.time_mixer.mix_factor",
-               "output_blocks.2.1.conv.weight", "output_blocks.5.2.conv.weight", "output_blocks.8.2.conv.bias",
-               "output_blocks.3.1.time_pos_embed.2.weight", "output_blocks.11.0.time_stack.emb_layers.1.bias",
-               "output_blocks.11.1.transformer_blocks.0.attn2.to_out.0.bias"]
+def test_the_full_autoencoder_is_inferred_from_its_shapes():
+    from pano4d.benchmarks import full_model
+
+    state = full_model.make_part("vae", "meta").state_dict()
+    held = {}
+    for name in state:
+        # Levels of the decoder are numbered from the picture, which the tables above do for two.
+        new = re.sub(r"^decoder\.up_blocks\.(\d)\.", lambda found: f"decoder.up.{3 - int(found[1])}.", name)
+        new = re.sub(r"(up\.\d)\.resnets\.", r"\1.block.", re.sub(r"(up\.\d)\.upsamplers\.0\.", r"\1.upsample.", new))
+        held[f"{'first_stage_model' if name[0] == 'd' else 'conditioner.embedders.3.encoder'}.{renamed(new, CODEC)}"] = state[name]
+    taken = codec_weights(held)
+    shapes = {name: one.shape(tuple(held[one.key].shape)) for name, one in taken.items()}
+    assert shapes == {name: tuple(weight.shape) for name, weight in state.items()}
+    config = codec_config(shapes)
+    assert config.items() <= full_model.VAE.items() and set(full_model.VAE) - set(config) == {"sample_size", "force_upcast"}
+
+
+def test_a_denoiser_of_another_file_goes_into_a_single_file_too(single, folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    checkpoint = read_checkpoint(single, unet=path)
+    assert checkpoint.unet_replaced and not read_checkpoint(single).unet_replaced
+    state = pickle.loads(pickle.dumps(checkpoint)).weights.module("unet").state_dict()  # as for a process that exports
+    assert all(torch.equal(state[name], weight) for name, weight in load_file(path).items())
