@@ -56,8 +56,12 @@ class FileWeights:
         Raises:
             CheckpointError: Weights are missing, or do not fit.
         """
-        with quiet():
-            module, state = make_part(part, self.config), self.state()
+        import torch
+
+        # Random weights of a billion numbers take long to draw. The image encoder has buffers besides, which no file holds.
+        with quiet(), torch.device("cpu" if part == "image_encoder" else "meta"):
+            module = make_part(part, self.config)
+        state = self.state()
         wanted = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
         if "quant_conv.weight" in wanted and "quant_conv.weight" not in state:
             state |= _identity(wanted["quant_conv.weight"])
@@ -66,7 +70,7 @@ class FileWeights:
         if faults:
             raise CheckpointError(f"{self.path} does not hold a {CLASS_OF_PART[part]}, since {len(faults)} of its weights are "
                                   f"missing or of another shape, such as {faults[0]}: download it again.")
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=True)
         return module.float().eval().requires_grad_(False)
 
 
