@@ -117,8 +117,8 @@ def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str,
                f"--tile-px {tile.px} --frames {tile.frames} --tile-batch {tile.batch}")
     return {
         "schema_version": SCHEMA_VERSION, "key": hashlib.sha256(decisive.encode()).hexdigest(),
-        "model": {"name": source.name, "source": source.source, "license": source.license, "license_from": source.license_from,
-                  "masked": source.channels == 9, "image_mean": source.image_mean, "image_std": source.image_std,
+        "model": {"name": source.name, "source": source.source, "license": source.license,
+                  "license_from": source.license_from, "masked": source.channels == 9, "image_mean": source.image_mean, "image_std": source.image_std,
                   **({"loras": merged} if merged else {})},
         "weights": source.weight_files, "networks": {}, "tile": asdict(tile), "sampler": dict(source.sampler),
         "precision": dict(recipe.precision),

@@ -81,8 +81,8 @@ def read_checkpoint(source: str | Path, unet: str | Path | None = None, loras: I
 
     Args:
         source: Folder in the layout of diffusers, a single .safetensors file in the layout of Stability AI, or a folder
-            on the Hugging Face hub as ORG/NAME@COMMIT. Where the model recommends other settings than Stable Video Diffusion, pano4d.json in the folder says so, or
-            NAME.pano4d.json beside the file.
+            on the Hugging Face hub as ORG/NAME@COMMIT. Where the model recommends other settings than Stable Video
+            Diffusion, pano4d.json in the folder says so, or NAME.pano4d.json beside the file.
         unet: A .safetensors file with a denoiser that takes the place of the checkpoint's, as those of AnimateLCM are
             published; None for the checkpoint's.
         loras: LoRA that are merged into the denoiser, each as FILE or FILE:SCALE.
@@ -128,8 +128,8 @@ def _located(source: str | Path) -> tuple[Path, str]:
     there = repository(str(source))
     if there is None:
         raise CheckpointError(f"{path} is no folder and no file: give the folder of a Stable Video Diffusion checkpoint in "
-                              "the layout of diffusers, its single .safetensors file, or ORG/NAME@COMMIT of the Hugging Face "
-                              "hub.")
+                              "the layout of diffusers, its single .safetensors file, or ORG/NAME@COMMIT of the Hugging "
+                              "Face hub.")
     return fetch(*there), str(source)
 
 
@@ -182,8 +182,8 @@ def _check_kind(found: Found) -> None:
     )
     for part, name, value, known in needed:
         if value not in known:
-            raise CheckpointError(f"{found.where[part]} has {name} {value}, and {' or '.join(map(str, known))} is needed: "
-                                  "give a Stable Video Diffusion checkpoint.")
+            needs = " or ".join(map(str, known))
+            raise CheckpointError(f"{found.where[part]} has {name} {value}, and {needs} is needed: give a Stable Video Diffusion checkpoint.")
 
 
 def _sampler(scheduler: dict, vae: dict, told: dict) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def read_folder(folder: Path, parts: tuple[str, ...] = tuple(CLASS_OF_PART)) -> 
     told = _read_json(folder, TOLD) if (folder / TOLD).exists() else {}
     variant, weights = _weights(folder, parts)
     # The cache of huggingface_hub calls a folder by its revision and the folder above by the name.
-    named = folder.resolve().parts[-1:] + (folder.resolve().parts[-3:-2] if folder.resolve().parent.name == "snapshots" else ())
+    whole = folder.resolve()
+    named = (whole.name, *([whole.parent.parent.name] if whole.parent.name == "snapshots" else []))
     files = {name: folder / name for name in (*_CONFIGS.values(), *([TOLD] if told else []), *weights)}
     return Found(configs, told, {name: folder / file for name, file in _CONFIGS.items()}, files, variant,
                  tuple(name.rpartition("--")[2] for name in named) + _previous_names(folder, configs["unet"]))
@@ -154,8 +155,8 @@ def _weights(folder: Path, parts: tuple[str, ...]) -> tuple[str | None, list[str
     absent = min(lacking, key=len)[0]
     pickles = sorted(path.name for path in (folder / absent).iterdir() if path.suffix.lower() in PICKLES)
     held = f", only {pickles[0]}, a pickle, which may run any code when it is read" if pickles else ""
-    raise CheckpointError(f"{folder / absent} holds no .safetensors weights{held}: download or save this part again, with "
-                          "safe serialization.")
+    raise CheckpointError(f"{folder / absent} holds no .safetensors weights{held}: download or save this part again, "
+                          "with safe serialization.")
 
 
 def _part_weights(folder: Path, variant: str | None) -> list[Path]:

@@ -27,12 +27,12 @@ def repository(source: str) -> tuple[str, str] | None:
     if match is None:
         return None
     if match["revision"] is None:
-        raise CheckpointError(f"There is no folder and no file {source} here, and as an id of the Hugging Face hub it lacks a "
-                              f"revision: write {source}@COMMIT, the 40 hexadecimal digits that its page shows under 'Files "
-                              "and versions'.")
+        raise CheckpointError(f"There is no folder and no file {source} here, and as an id of the Hugging Face hub it "
+                              f"lacks a revision: write {source}@COMMIT, the 40 hexadecimal digits that its page shows "
+                              "under 'Files and versions'.")
     if not _COMMIT.fullmatch(match["revision"]):
-        raise CheckpointError(f"The revision {match['revision']!r} of {match['id']} may come to mean other files, and a commit "
-                              f"is needed: write {match['id']}@COMMIT, with its 40 hexadecimal digits.")
+        raise CheckpointError(f"The revision {match['revision']!r} of {match['id']} may come to mean other files, and a "
+                              f"commit is needed: write {match['id']}@COMMIT, with its 40 hexadecimal digits.")
     return match["id"], match["revision"]
 
 
@@ -53,12 +53,12 @@ def fetch(name: str, revision: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise BackendError("Checkpoints of the Hugging Face hub need the package huggingface_hub, which is not installed: "
-                           "pip install 'pano4d[hub]', or give a local folder.") from error
+        raise BackendError("Checkpoints of the Hugging Face hub need the package huggingface_hub, which is not "
+                           "installed: pip install 'pano4d[hub]', or give a local folder.") from error
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
     except Exception as error:  # errors of the network, of the hub and of the disk share no class
         reason = (str(error).strip().splitlines() or [repr(error)])[0][:200]
-        raise CheckpointError(f"{name}@{revision} could not be fetched ({type(error).__name__}: {reason}): check the name, the "
-                              "network and, where its licence must be accepted first, `hf auth login`; or give a local "
+        raise CheckpointError(f"{name}@{revision} could not be fetched ({type(error).__name__}: {reason}): check the "
+                              "name, the network and, where its licence must be accepted first, `hf auth login`; or give a local "
                               "folder.") from error

@@ -3,8 +3,8 @@
     W' = W + scale * alpha / rank * up @ down
 
 Files of kohya's scripts (``lora_unet_..._to_q.lora_down.weight``, with ``.alpha``) and of diffusers and peft
-(``unet....to_q.lora_A.weight``, ``....lora.down.weight``, ``....processor.to_q_lora.down.weight``) are read. An alpha that is
-named nowhere is the rank, so that the factor is the scale alone.
+(``unet....to_q.lora_A.weight``, ``....lora.down.weight``, ``....processor.to_q_lora.down.weight``) are read. An alpha
+that is named nowhere is the rank, so that the factor is the scale alone.
 """
 
 import json
@@ -127,8 +127,9 @@ def read_lora(path: Path, scale: float, shapes: Mapping[str, tuple[int, ...]]) -
         else:
             places.setdefault(place[0], {})[place[1]] = key
     if lost or not places:
-        raise CheckpointError(f"{len(lost)} of {len(held)} tensors of the LoRA {path} have no place in this denoiser"
-                              f"{', such as ' + lost[0] if lost else ''}: give a LoRA for the UNet of Stable Video Diffusion.")
+        named = f", such as {lost[0]}" if lost else ""
+        raise CheckpointError(f"{len(lost)} of {len(held)} tensors of the LoRA {path} have no place in this denoiser{named}: "
+                              "give a LoRA for the UNet of Stable Video Diffusion.")
     for name, keys in places.items():
         _check_shapes(path, name, shapes[name], {side: held[key] for side, key in keys.items()})
     return Lora(path, scale, sha256_of_file(path), places, alpha)
@@ -168,9 +169,10 @@ def _metadata_alpha(path: Path, metadata: Mapping[str, str]) -> float | None:
         told = (json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}) | told
         alpha = None if told.get("lora_alpha") is None else float(told["lora_alpha"])
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"What the LoRA {path} says of its alpha cannot be read ({error}): download it again.") from error
+        raise CheckpointError(f"What the LoRA {path} says of its alpha cannot be read ({error}): download it "
+                              "again.") from error
     other = next((name for name in ("use_rslora", "use_dora", "alpha_pattern") if told.get(name)), None)
     if other:
-        raise CheckpointError(f"The LoRA {path} was trained with peft's {other}, and one alpha over the rank is needed: merge "
-                              "it with peft, and give the merged checkpoint.")
+        raise CheckpointError(f"The LoRA {path} was trained with peft's {other}, and one alpha over the rank is needed: "
+                              "merge it with peft, and give the merged checkpoint.")
     return alpha

@@ -1,8 +1,8 @@
 """Find the weights of diffusers' modules in a file of the layout that Stability AI publishes.
 
-Such a file holds ``model.diffusion_model`` (the denoiser), ``first_stage_model`` (the autoencoder, its decoder over time),
-``conditioner.embedders.0`` (the image encoder, by open_clip) and ``conditioner.embedders.3`` (the autoencoder's encoder once
-more, with the layer that diffusers calls ``quant_conv``, which conditions the denoiser on the picture).
+Such a file holds ``model.diffusion_model`` (the denoiser), ``first_stage_model`` (the autoencoder, its decoder over
+time), ``conditioner.embedders.0`` (the image encoder, by open_clip) and ``conditioner.embedders.3`` (the autoencoder's
+encoder once more, with the layer that diffusers calls ``quant_conv``, which conditions the denoiser on the picture).
 """
 
 from collections.abc import Iterable, Iterator
@@ -74,8 +74,9 @@ def unet_weights(keys: Iterable[str]) -> dict[str, Taken]:
     """
     inner = [key.removeprefix(UNET) for key in keys if key.startswith(UNET)]
     # Each level ends with a block that halves, but for the last.
-    halving = [int(key.split(".")[1]) for key in inner if key.startswith("input_blocks.") and key.endswith(".op.weight")]
-    level = min(halving) if halving else 1 + max((int(key.split(".")[1]) for key in inner if key.startswith("input_blocks.")), default=0)
+    numbers = {key: int(key.split(".")[1]) for key in inner if key.startswith("input_blocks.")}
+    halving = [number for key, number in numbers.items() if key.endswith(".op.weight")]
+    level = min(halving) if halving else 1 + max(numbers.values(), default=0)
     return {_unet_name(key, level): Taken(UNET + key) for key in inner}
 
 
@@ -146,7 +147,8 @@ def _codec_name(key: str, levels: int) -> str:
     if place == "mid":
         inside = {"block_1": "resnets.0", "block_2": "resnets.1", "attn_1": "attentions.0"}[rest[0]]
         tail = ".".join(rest[1:])
-        return f"{half}.mid_block.{inside}.{_renamed(tail, _ATTENTION) if rest[0] == 'attn_1' else _resnet(tail, over_time)}"
+        tail = _renamed(tail, _ATTENTION) if rest[0] == "attn_1" else _resnet(tail, over_time)
+        return f"{half}.mid_block.{inside}.{tail}"
     if place in ("down", "up"):
         block = levels - 1 - int(rest[0]) if place == "up" else int(rest[0])
         if rest[1] == "block":

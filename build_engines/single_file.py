@@ -108,7 +108,8 @@ def unet_config(shapes: Shapes) -> dict[str, Any]:
 def codec_config(shapes: Shapes) -> dict[str, Any]:
     """Read what AutoencoderKLTemporalDecoder takes off the shapes of its weights; raises KeyError as `unet_config`."""
     levels = _count(shapes, "encoder.down_blocks.")
-    return {"block_out_channels": tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(levels)),
+    widths = tuple(shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(levels))
+    return {"block_out_channels": widths,
             "down_block_types": ("DownEncoderBlock2D",) * levels, "latent_channels": shapes["decoder.conv_in.weight"][1],
             "layers_per_block": _count(shapes, "encoder.down_blocks.0.resnets."), "scaling_factor": SCALING_FACTOR}
 
@@ -134,16 +135,16 @@ def _part(path: Path, held: Shapes, part: str) -> dict[str, Taken]:
     prefix, find = _PARTS[part]
     if not any(key.startswith(prefix) for key in held):
         if "conv_in.weight" in held and any(key.startswith("down_blocks.") for key in held):
-            raise CheckpointError(f"{path} holds a denoiser alone: give the checkpoint that it was tuned from, and this file "
-                                  "with --unet.")
+            raise CheckpointError(f"{path} holds a denoiser alone: give the checkpoint that it was tuned from, and this "
+                                  "file with --unet.")
         raise CheckpointError(f"{path} holds no {prefix}*, which is where a Stable Video Diffusion checkpoint keeps its "
                               f"{CLASS_OF_PART[part]}: give the whole checkpoint, such as svd_xt.safetensors.")
     if part != "image_encoder" and not any("time_stack" in key for key in held if key.startswith(prefix)):
-        raise CheckpointError(f"{path} holds a {'denoiser' if part == 'unet' else 'decoder'} of still pictures, and one of "
-                              "videos is needed: give svd.safetensors or svd_xt.safetensors, not another model or their "
+        raise CheckpointError(f"{path} holds a {'denoiser' if part == 'unet' else 'decoder'} of still pictures, and one "
+                              "of videos is needed: give svd.safetensors or svd_xt.safetensors, not another model or their "
                               "*_image_decoder.safetensors.")
     try:
         return find(held)
     except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{path} holds {error.args[0]!r} under {prefix}*, which a Stable Video Diffusion checkpoint has "
-                              "not: download it again.") from error
+        raise CheckpointError(f"{path} holds {error.args[0]!r} under {prefix}*, which a Stable Video Diffusion checkpoint "
+                              "has not: download it again.") from error

@@ -58,7 +58,7 @@ class FileWeights:
         """
         import torch
 
-        # Random weights of a billion numbers take long to draw. The image encoder has buffers besides, which no file holds.
+        # A billion random weights take long to draw. The image encoder has buffers besides, which no file holds.
         with quiet(), torch.device("cpu" if part == "image_encoder" else "meta"):
             module = make_part(part, self.config)
         state = self.state()
@@ -68,8 +68,8 @@ class FileWeights:
         faults = [name for name, shape in wanted.items() if name not in state or tuple(state[name].shape) != shape]
         faults = faults or [name for name in state if name not in wanted]
         if faults:
-            raise CheckpointError(f"{self.path} does not hold a {CLASS_OF_PART[part]}, since {len(faults)} of its weights are "
-                                  f"missing or of another shape, such as {faults[0]}: download it again.")
+            raise CheckpointError(f"{self.path} does not hold a {CLASS_OF_PART[part]}, since {len(faults)} of its weights "
+                                  f"are missing or of another shape, such as {faults[0]}: download it again.")
         module.load_state_dict(state, assign=True)
         return module.float().eval().requires_grad_(False)
 
@@ -137,8 +137,9 @@ class Weights:
         shape = self.shapes("unet").get("conv_in.weight", ())
         if len(shape) == 4 and shape[1] != channels:
             where = self.inside["unet"].path if "unet" in self.inside else self.path / "unet"
-            raise CheckpointError(f"The weights of {where} take {shape[1]} input channels, and the configuration in {self.path} "
-                                  f"says {channels}: the two belong to different checkpoints; download both again.")
+            raise CheckpointError(f"The weights of {where} take {shape[1]} input channels, and the configuration in "
+                                  f"{self.path} says {channels}: the two belong to different checkpoints; download both "
+                                  "again.")
 
     def _files(self, part: str) -> list[Path]:
         return [path for path in sorted((self.path / part).glob("*.safetensors"))

@@ -226,7 +226,8 @@ class Animator:
         guidance = schedule.guidance_scales(tile["frames"], settings.min_guidance_scale,
                                             settings.max_guidance_scale) if self.guided else None
         start, state = load_state(state_folder, key) if state_folder else (0, None)
-        extrapolations, lands = schedule.extrapolations(sigmas, settings.solver), schedule.landings(sigmas, settings.solver)
+        extrapolations = schedule.extrapolations(sigmas, settings.solver)
+        lands = schedule.landings(sigmas, settings.solver)
         if state is None:
             start, previous, difference, x = 0, None, None, self._first_state(told, video)
         else:
@@ -263,7 +264,8 @@ class Animator:
     def _unit_noise(self, step: int, device: Device | None = None) -> np.ndarray:
         """Draw the noise that a step starts from. float32 [V, T, 4, h, w]."""
         tile, settings = self.bundle.tile, self.settings
-        asked = (self.layout, tile["latent_px"], tile["frames"], 4, noise.step_seed(settings.seed, step), settings.shared_noise)
+        seed = noise.step_seed(settings.seed, step)
+        asked = (self.layout, tile["latent_px"], tile["frames"], 4, seed, settings.shared_noise)
         return device_pipeline.draw_noise(device, *asked) if device else noise.sphere_noise(*asked)
 
     def _denoise_on(self, device: Device, told: Conditions, video: np.ndarray | None, progress: Progress) -> np.ndarray:

@@ -26,7 +26,7 @@ class AnimateSettings:
         solver: How steps are taken: ``euler``, ``dpmpp-2m`` (DPM-Solver++(2M), arXiv 2211.01095), or ``lcm`` (a step to
             the estimate and fresh noise, arXiv 2303.01469, algorithm 1), which consistency models such as AnimateLCM need.
         levels: Noise levels of the steps: ``karras`` (arXiv 2206.00364, eq. 5) or ``aligned`` (Align Your Steps, arXiv
-            2404.14507, found for Stable Video Diffusion) or ``lcm`` (evenly out of those a consistency model was trained on).
+            2404.14507, found for Stable Video Diffusion) or ``lcm`` (every n-th of those of a consistency model's training).
         mask_policy: ``freeze`` (still pixels of the result are the input's, bit for bit), ``trained``
             (binary mask, first frame still, nothing frozen afterwards) or ``soft`` (the share of moving
             pixels, first frame included).
@@ -95,7 +95,8 @@ class AnimateSettings:
         _check(interval is None or len(interval) == 2 and 0 <= interval[0] < interval[1] < math.inf,
                f"the guidance interval is {interval}; it must be two noise levels, the lower one first, such as 1:50")
         _check(not (self.guidance_reuse and self.solver == "lcm"),
-               "guidance is to be reused between steps of the solver lcm, which start from other noise: leave guidance_reuse out")
+               "guidance is to be reused between steps of the solver lcm, which start from other noise: leave "
+               "guidance_reuse out")
         _check(0 <= self.guidance_reuse <= 1000, f"guidance_reuse is {self.guidance_reuse}; it must be 0 to 1000")
         _check(self.seed >= 0, f"the seed is {self.seed}; it must not be negative")
         _check(0 <= self.feather_deg <= 45, f"feather_deg is {self.feather_deg}; it must be 0 to 45")

@@ -28,7 +28,8 @@ CARD = "---\npipeline_tag: image-to-video\nlicense: {}\nlicense_name: some-commu
 def published(request, written, tmp_path_factory):
     """A folder of each kind, and what is expected of it."""
     channels, frames, variant, _ = expected = KINDS[request.param]
-    return written(tmp_path_factory.mktemp("published") / request.param, channels, frames, told=None, variant=variant), expected
+    folder = tmp_path_factory.mktemp("published") / request.param
+    return written(folder, channels, frames, told=None, variant=variant), expected
 
 
 def test_what_it_recommends_is_in_its_own_files(published):
@@ -73,7 +74,8 @@ def test_a_card_that_names_no_licence_leaves_it_unknown(stock, tmp_path, card):
 
 @pytest.mark.parametrize("name, license", [
     ("svd_xt", COMMUNITY), ("SVD-XT-fp16", COMMUNITY), ("svd_xt_1_1", "stable-video-diffusion-1-1-community"),
-    ("svd_mine", "unknown"), ("stable-video-diffusion-img2vid-mine", "unknown"), ("models--org--svd/snapshots/abc", COMMUNITY)])
+    ("svd_mine", "unknown"), ("stable-video-diffusion-img2vid-mine", "unknown"),
+    ("models--org--svd/snapshots/abc", COMMUNITY)])
 def test_names_are_known_whole(stock, tmp_path, name, license):
     assert read_checkpoint(shutil.copytree(stock, tmp_path / name)).license == license
 
@@ -81,7 +83,8 @@ def test_names_are_known_whole(stock, tmp_path, name, license):
 def test_a_folder_under_another_name_is_known_by_what_it_was_saved_as(stock, tmp_path):
     folder = shutil.copytree(stock, tmp_path / "mine")
     config = json.loads((folder / "unet/config.json").read_text())
-    (folder / "unet/config.json").write_text(json.dumps(config | {"_name_or_path": "stabilityai/stable-video-diffusion-img2vid"}))
+    config["_name_or_path"] = "stabilityai/stable-video-diffusion-img2vid"
+    (folder / "unet/config.json").write_text(json.dumps(config))
     assert read_checkpoint(folder).license == COMMUNITY
 
 
