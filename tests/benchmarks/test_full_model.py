@@ -87,7 +87,7 @@ def test_a_checkpoint_is_written_that_the_build_reads(tmp_path, monkeypatch):
         monkeypatch.setattr(full_model, name, getattr(full_model, name) | NARROW[part])
     folder = full_model.write_checkpoint(tmp_path / "full", seed=3)
     found = read_checkpoint(folder)
-    assert (found.name, found.channels, found.frames, found.tile_px, found.variant) == ("full", 9, 14, 512, "fp16")
+    assert (found.name, found.channels, found.frames, found.tile_px, found.weights.variant) == ("full", 9, 14, 512, "fp16")
     assert (found.factor, found.multiple, found.sampler["scaling_factor"]) == (8, 8, 0.18215)
     assert (found.sampler["sigma_min"], found.sampler["sigma_max"]) == (0.002, 700.0)
     written, made = load_part(folder, "unet", "fp16"), full_model.make_part("unet", seed=3)
