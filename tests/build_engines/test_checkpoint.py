@@ -113,6 +113,24 @@ def test_weights_of_another_width_than_the_configuration_are_refused(copied):
     assert "take 9 input channels, and the configuration in" in refusal(copied)
 
 
+@pytest.mark.parametrize("part, weight", [("unet", "conv_out.weight"), ("vae", "decoder.conv_out.bias"),
+                                          ("image_encoder", "visual_projection.weight")])
+@pytest.mark.parametrize("kept", [0, 1], ids=["missing", "cut"])
+def test_a_tensor_that_is_missing_or_cut_is_refused_when_its_part_is_made(copied, part, weight, kept):
+    from safetensors.torch import load_file, save_file
+
+    path = next((copied / part).glob("*.safetensors"))
+    held = load_file(path)
+    whole = held.pop(weight)
+    if kept:
+        held[weight] = whole[:1].contiguous()
+    save_file(held, path, {"format": "pt"})
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(copied).weights.module(part)
+    message = str(caught.value)
+    assert part in message and message.endswith("download or save this part again.") and "\n" not in message
+
+
 def test_the_wrong_archive_of_animate_anything_is_refused(copied):
     change(copied, "unet/config.json", _class_name="UNet3DConditionModel")
     assert "UNet3DConditionModel" in (message := refusal(copied)) and "animate_anything_svd_v1.0" in message
