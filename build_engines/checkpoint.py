@@ -143,6 +143,8 @@ def _described(source: str, card: str | None, found: Found, weights: Weights) ->
     known = recognise(found.names, unet["in_channels"])
     own = {"num_frames": unet["num_frames"]} if unet.get("num_frames") else {}
     distilled = LCM if found.configs["scheduler"].get("_class_name") == LCM_SCHEDULER else {}
+    # A pipeline with this scheduler that keeps another model's name was distilled from that one.
+    known = None if distilled and known and known.recommends.get("solver") != "lcm" else known
     told = SVD | (dict(known.recommends) if known else {}) | distilled | own | found.told
     license, license_from = _license(found, card, known)
     colours = found.configs["feature_extractor"]

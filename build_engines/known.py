@@ -51,15 +51,15 @@ def recognise(names: Iterable[str], channels: int) -> Known | None:
     """Find the published checkpoint that something is.
 
     Args:
-        names: Names that it goes by, such as that of its folder.
+        names: Names that it goes by, such as that of its folder; the first that is known counts.
         channels: Input channels of its denoiser: a model tuned from another often keeps that one's name in a file.
 
     Returns:
         What is known of it; None for others.
     """
     plain = [re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in names]
-    return next((known for known in KNOWN if known.channels == channels
-                 and any(re.fullmatch(known.pattern, name) for name in plain)), None)
+    return next((known for name in plain for known in KNOWN
+                 if known.channels == channels and re.fullmatch(known.pattern, name)), None)
 
 
 def card_license(folder: Path) -> str | None:

@@ -77,6 +77,14 @@ def test_a_folder_with_its_scheduler_is_sampled_by_it(folder):
     assert read_checkpoint(folder).frames == 25
 
 
+def test_a_distilled_model_has_not_the_licence_of_the_name_it_keeps(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    config = json.loads((copied / "unet/config.json").read_text())
+    config["_name_or_path"] = "stabilityai/stable-video-diffusion-img2vid-xt"
+    (copied / "unet/config.json").write_text(json.dumps(config))
+    assert read_checkpoint(copied).license == "unknown" and read_checkpoint(copied).sampler["solver"] == "lcm"
+
+
 def test_it_is_built_and_moves_only_where_it_may(base, denoiser, tmp_path):
     bundle = build_bundle(base, tmp_path / "engines", tile_px=16, frames=2, max_guidance_scale=1.0, unet=denoiser)
     animator = Animator(bundle, AnimateSettings(width=64, height=32))

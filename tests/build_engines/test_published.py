@@ -88,6 +88,12 @@ def test_a_folder_under_another_name_is_known_by_what_it_was_saved_as(stock, tmp
     assert read_checkpoint(folder).license == COMMUNITY
 
 
+def test_the_name_of_the_folder_goes_before_what_it_was_saved_as(stock, tmp_path):
+    folder = shutil.copytree(stock, tmp_path / "svd")
+    (folder / "model_index.json").write_text(json.dumps({"_name_or_path": "stabilityai/stable-video-diffusion-img2vid-xt-1-1"}))
+    assert read_checkpoint(folder).license == COMMUNITY
+
+
 def test_a_masked_model_has_not_the_licence_of_what_it_was_tuned_from(masked, tmp_path):
     folder = shutil.copytree(masked, tmp_path / "stable-video-diffusion-img2vid")
     (folder / "pano4d.json").unlink()
