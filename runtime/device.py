@@ -231,6 +231,15 @@ class Device:
         """
         return call(self._cu.cuMemGetInfo)
 
+    def driver_cuda(self) -> str:
+        """Name the newest CUDA that the driver knows, such as 13.0.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
+        version = call(self._cu.cuDriverGetVersion)
+        return f"{version // 1000}.{version % 1000 // 10}"
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
         """Take memory, contents unknown.
 
@@ -303,14 +312,15 @@ class Device:
         self.synchronize()
         return target
 
-    def copy(self, source: DeviceArray, target: DeviceArray) -> None:
-        """Copy within the GPU, on the stream.
+    def copy(self, source: DeviceArray, target: DeviceArray, stream: int | None = None) -> None:
+        """Copy within the GPU, on the stream or on another one of the same context.
 
         Raises:
             BackendError: The arrays differ in size.
         """
         _same_bytes(source.nbytes, target.nbytes)
-        call(self._cu.cuMemcpyDtoDAsync, target.pointer, source.pointer, source.nbytes, self.stream)
+        call(self._cu.cuMemcpyDtoDAsync, target.pointer, source.pointer, source.nbytes,
+             self.stream if stream is None else stream)
 
     def free(self, *arrays: DeviceArray) -> None:
         """Give memory back; arrays taken elsewhere are left alone.
@@ -375,6 +385,14 @@ class Device:
             BackendError: Work on the stream failed.
         """
         call(self._cu.cuStreamSynchronize, self.stream)
+
+    def settle(self) -> None:
+        """Wait for everything that was enqueued in the context, on whatever stream.
+
+        Raises:
+            BackendError: Work failed.
+        """
+        call(self._cu.cuCtxSynchronize)
 
     def close(self) -> None:
         """Give everything back; a caller's stream and context stay as they are.

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,20 @@ def fake_bundle(tmp_path: Path) -> Path:
     (folder / "none").touch()
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+@pytest.fixture(params=["10.16", "11.4"])
+def tensorrt_room(request, root, monkeypatch):
+    """A machine with TensorRT of either version and a GPU, both stand-ins; a `Room`."""
+    pytest.importorskip("onnx")
+    if str(root / "tests" / "tensorrt_api") not in sys.path:
+        sys.path.insert(0, str(root / "tests" / "tensorrt_api"))
+    import trt_behaviour
+    from trt_room import Room
+
+    made = Room(request.param, monkeypatch)
+    yield made
+    trt_behaviour.reset()
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,19 @@ class Engine(ABC):
         """
         return {spec.name: np.zeros(spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
 
+    def write(self, buffer: Any, values: np.ndarray) -> None:
+        """Fill one of the buffers that ``allocate`` made.
+
+        Args:
+            buffer: The buffer.
+            values: What to fill it with. Of the same dtype and shape.
+        """
+        buffer[:] = values
+
+    def read(self, buffer: Any) -> np.ndarray:
+        """Copy one of the buffers that ``allocate`` made into an array of its own."""
+        return np.array(buffer)
+
     def close(self) -> None:
         """Release what the engine holds; it must not be run afterwards."""
 
