@@ -34,6 +34,7 @@ from pano4d.runtime.settings import LEVELS, MASK_POLICIES, SOLVERS, STAGES  # no
 _DEBUG = "pano4d.debug"
 _INTERRUPTED = 130
 _TERMINATED = 143
+_PLAN = ("workspace_bytes", "optimization_level", "refit", "version_compatible", "strip", "weight_streaming")
 _BRIEF = ("key", "model", "precision", "parity", "outputs", "tiles", "quality", "splats", "seconds", "stages")
 
 
@@ -227,6 +228,14 @@ def lift(video: Path, **options: Any) -> None:
               help="What aotinductor compiles for.  [default: cuda where torch sees a GPU]")
 @click.option("--option", "options", type=_Setting(), multiple=True, metavar="NAME=JSON",
               help="An option of Inductor, for aotinductor, such as max_autotune=true; may be repeated.")
+@click.option("--workspace", "workspace_bytes", type=_Bytes(), metavar="AMOUNT",
+              help="GPU memory a kernel of tensorrt may use beside its operands.  [default: all there is]")
+@click.option("--optimization-level", type=click.IntRange(0, 5),
+              help="How long tensorrt looks for faster kernels.  [default: 3]")
+@click.option("--refit", is_flag=True, help="Let other weights be put into plans of tensorrt when they are loaded.")
+@click.option("--version-compatible", is_flag=True, help="Let newer versions of tensorrt run the plans.")
+@click.option("--strip", is_flag=True, help="Keep the weights beside the plans of tensorrt.")
+@click.option("--weight-streaming", is_flag=True, help="Let weights of tensorrt stay in host memory; slower.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Networks exported at once, each in a process of its own.")
 @click.option("--max-guidance-scale", type=click.FloatRange(min=1.0),
@@ -239,7 +248,9 @@ def build(checkpoint: Path, **options: Any) -> None:
     CHECKPOINT is a Stable Video Diffusion folder in the layout of diffusers, a single .safetensors file in the layout of
     Stability AI, or ORG/NAME@COMMIT of the Hugging Face hub. Needs pano4d[build].
     """
-    options["options"] = dict(options["options"]) or None
+    plan = {name: options.pop(name) for name in _PLAN}
+    chosen = {name: value for name, value in plan.items() if value is not None and value is not False}
+    options["options"] = dict(options["options"]) | chosen or None
     _run(lambda *args, **more: pano4d.build_bundle(*args, **more).manifest, checkpoint, **options)
 
 

@@ -27,7 +27,7 @@ EXTRAS = {
     "build": [TORCH, "diffusers>=0.35,<1", "transformers>=4.56,<6", "onnx>=1.18,<2", "onnxscript>=0.5,<1"],
     "hub": ["huggingface-hub>=0.34,<3"],
     "gpu": CUDA,
-    "tensorrt": [*CUDA, "tensorrt-cu13>=11,<12"],
+    "tensorrt": [*CUDA, "tensorrt-cu13>=10.16,<12"],
     "lift": [TORCH, "gsplat>=1.5,<2"],
     "dev": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "scipy>=1.13,<2", *CUDA],
 }

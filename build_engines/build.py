@@ -12,7 +12,7 @@ from typing import Any
 from pano4d.build_engines.checkpoint import Checkpoint, read_checkpoint
 from pano4d.build_engines.networks import TileShape, example_inputs, network_specs, reference_module, tile_shape
 from pano4d.build_engines.publish import built_already, staged, write_manifest
-from pano4d.build_engines.recipes import Recipe, recipe_of
+from pano4d.build_engines.recipes import Progress, Recipe, recipe_of
 from pano4d.build_engines.tile_batch import BATCHES, fitting_tile
 from pano4d.build_engines.verify import verify_network
 from pano4d.runtime.backends.base import TAIL, TensorSpec
@@ -22,7 +22,6 @@ from pano4d.runtime.errors import SettingsError
 RECIPE = 5
 """Raised whenever this code builds other engines from the same input."""
 
-Progress = Callable[[str, int, int], None]
 Exporter = Callable[[list[str], Path, Checkpoint, TileShape], Iterator[tuple[str, list[Path]]]]
 """Writes networks into a folder, and gives the name and the files of each as they are done."""
 
@@ -51,7 +50,8 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
             unconditional half. None for the checkpoint's.
         progress: Called with stage, done, total.
         device: What ``aotinductor`` compiles for, ``cuda`` or ``cpu``; None for the GPU where torch sees one.
-        options: Options of Inductor for ``aotinductor``, by its own names, such as ``max_autotune``.
+        options: Options of Inductor for ``aotinductor``, by its own names, such as ``max_autotune``; for ``tensorrt``
+            those of ``PlanOptions``, such as ``strip``.
         vram_limit_bytes: Memory of the GPU that a run at 4096x2048 may take; None for all there is.
         jobs: Networks exported at once, each by a process of its own, which takes the memory of its network.
         unet: A .safetensors file with a denoiser that takes the place of the checkpoint's, such as AnimateLCM's.
@@ -82,8 +82,9 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
     there = built_already(out, manifest["key"], force)
     if there is None:
         with staged(out) as folder:
-            _fill(folder, manifest, source, tile, recipe, _exporter(recipe, (backend, precision, device, options), jobs),
-                  progress or (lambda *_: None))
+            tell = progress or _silent
+            _fill(folder, manifest, source, tile, recipe,
+                  _exporter(recipe, (backend, precision, device, options), jobs, tell), tell)
         there = Bundle.open(out)
     return there
 
@@ -114,7 +115,7 @@ def describe(source: Checkpoint, tile: TileShape, backend: str, precision: str,
     more += [f"--lora {lora['file']}:{lora['scale']:g} " for lora in merged]
     command = (f"pano4d build {source.source} {''.join(more)}--backend {backend} --precision {precision} "
                f"{'--device ' + recipe.target['device'] + ' ' if backend == 'aotinductor' else ''}"
-               f"--tile-px {tile.px} --frames {tile.frames} --tile-batch {tile.batch}")
+               f"--tile-px {tile.px} --frames {tile.frames} --tile-batch {tile.batch}{recipe.command}")
     return {
         "schema_version": SCHEMA_VERSION, "key": hashlib.sha256(decisive.encode()).hexdigest(),
         "model": {"name": source.name, "source": source.source, "license": source.license,
@@ -163,11 +164,15 @@ def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: Tile
     write_manifest(folder, manifest)
 
 
-def _exporter(recipe: Recipe, asked: tuple, jobs: int) -> Exporter:
+def _silent(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _exporter(recipe: Recipe, asked: tuple, jobs: int, progress: Progress = _silent) -> Exporter:
     """Say how networks are exported: here, or by so many processes that find the recipe again."""
     def here(names: list[str], folder: Path, source: Checkpoint, tile: TileShape) -> Iterator[tuple[str, list[Path]]]:
         for name in names:
-            yield name, _export(recipe, name, folder, source, tile)
+            yield name, _export(recipe, name, folder, source, tile, progress)
 
     def elsewhere(names: list[str], folder: Path, source: Checkpoint, tile: TileShape) -> Iterator[tuple[str, list[Path]]]:
         with ProcessPoolExecutor(min(jobs, len(names)), get_context("spawn")) as pool:
@@ -181,10 +186,11 @@ def _exporter(recipe: Recipe, asked: tuple, jobs: int) -> Exporter:
     return here if jobs == 1 else elsewhere
 
 
-def _export(recipe: Recipe, name: str, folder: Path, source: Checkpoint, tile: TileShape) -> list[Path]:
+def _export(recipe: Recipe, name: str, folder: Path, source: Checkpoint, tile: TileShape,
+            progress: Progress = _silent) -> list[Path]:
     inputs, outputs = map(recipe.typed, network_specs(source, tile, recipe.tail)[name])
     return recipe.export(recipe.cheaper(reference_module(source, name), tile.frames), example_inputs(inputs), outputs,
-                         folder / f"{name}{recipe.suffix}")
+                         folder / f"{name}{recipe.suffix}", progress)
 
 
 def _export_asked(asked: tuple, *what: Any) -> list[Path]:

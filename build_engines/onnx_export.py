@@ -40,18 +40,49 @@ def export_onnx(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[
     Raises:
         BackendError: torch cannot export the module.
     """
+    model = exported_model(module, inputs, outputs, path.stem)
+    if precision == "fp16":
+        _store_as_float16(model.graph)
+    return save_model(model, path)
+
+
+def exported_model(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], name: str) -> ir.Model:
+    """Export a module in the types it has; nothing is written.
+
+    Args:
+        module: Network.
+        inputs: As for `export_onnx`.
+        outputs: Its outputs.
+        name: Name of the network.
+
+    Returns:
+        The model, without a trace of where it was made.
+
+    Raises:
+        BackendError: torch cannot export the module.
+    """
     arguments = tuple(torch.from_numpy(array) for array in inputs.values())
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(module, arguments, dynamo=True, opset_version=OPSET, verbose=False,
                                         input_names=list(inputs), output_names=[spec.name for spec in outputs])
     except Exception as error:
-        raise BackendError(f"torch {torch.__version__} could not export {path.stem} ({type(error).__name__}): install "
+        raise BackendError(f"torch {torch.__version__} could not export {name} ({type(error).__name__}): install "
                            "the versions of pano4d[build], or show the trace with --debug.") from error
-    model = program.model
-    _strip(model)
-    if precision == "fp16":
-        _store_as_float16(model.graph)
+    _strip(program.model)
+    return program.model
+
+
+def save_model(model: ir.Model, path: Path) -> list[Path]:
+    """Write a model.
+
+    Args:
+        model: The model.
+        path: The .onnx file. Weights of more than 1.5 GB go into a file beside it.
+
+    Returns:
+        The files written, the .onnx first.
+    """
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     data = f"{path.name}.data" if size > _ONE_FILE_BYTES else None
     ir.save(model, path, external_data=data)

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,18 @@ import numpy as np
 from torch import nn
 
 from pano4d.build_engines.channels_last import keep_channels_last
+from pano4d.build_engines.plan_options import NAMES, PlanOptions
 from pano4d.build_engines.shortcuts import simplify
 from pano4d.runtime.backends import BACKENDS
 from pano4d.runtime.backends.base import TensorSpec
 from pano4d.runtime.errors import BackendError
 
-BUILDABLE = ("onnxruntime", "aotinductor")
+BUILDABLE = ("onnxruntime", "tensorrt", "aotinductor")
 PRECISIONS = ("fp32", "fp16", "fp8")
 FP8_CAPABILITY = (8, 9)
+
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,10 @@ class Recipe:
         target: The manifest's ``target`` block.
         cheaper: Rewrites a module of diffusers into one that computes the same, given the frames of a clip; in place.
         typed: Gives inputs or outputs of a network their element types.
-        export: Called with module, example inputs, outputs and path; writes the engine and returns its files, the
-            engine first, its weights next where they have a file of their own.
+        export: Called with module, example inputs, outputs, path and a function to tell phase, done and total; writes the
+            engine and returns its files, the engine first, its weights next where they have a file of their own.
         tail: Whether a denoiser for several tiles gets a second one beside it, for one tile, which shares its weights.
+        command: What the command line was given of the options; begins with a space unless it is empty.
     """
 
     suffix: str
@@ -47,8 +52,9 @@ class Recipe:
     target: Mapping[str, Any]
     cheaper: Callable[[nn.Module, int], nn.Module]
     typed: Callable[[list[TensorSpec]], list[TensorSpec]]
-    export: Callable[[nn.Module, dict[str, np.ndarray], list[TensorSpec], Path], list[Path]]
+    export: Callable[[nn.Module, dict[str, np.ndarray], list[TensorSpec], Path, Progress], list[Path]]
     tail: bool = False
+    command: str = ""
 
 
 def recipe_of(backend: str, precision: str, device: str | None = None,
@@ -59,7 +65,8 @@ def recipe_of(backend: str, precision: str, device: str | None = None,
         backend: One of ``BUILDABLE``.
         precision: One of ``PRECISIONS``.
         device: For ``aotinductor``, ``cuda`` or ``cpu``; None for the GPU where torch sees one.
-        options: For ``aotinductor``, further options of Inductor by its own names.
+        options: For ``aotinductor``, further options of Inductor by its own names; for ``tensorrt``, those of
+            ``PlanOptions``.
 
     Returns:
         The recipe.
@@ -74,8 +81,14 @@ def recipe_of(backend: str, precision: str, device: str | None = None,
     if precision not in PRECISIONS:
         raise BackendError(f"There is no precision {precision!r}: choose one of {', '.join(PRECISIONS)} with "
                            "--precision.")
+    plan = sorted(NAMES & set(options or {}))
+    if plan and backend != "tensorrt":
+        raise BackendError(f"--{plan[0].removesuffix('_bytes').replace('_', '-')} is an option of plans, and the backend is "
+                           f"{backend!r}: leave it out, or build with --backend tensorrt.")
     if backend == "aotinductor":
         return _aotinductor(precision, device, options)
+    if backend == "tensorrt":
+        return _tensorrt(precision, device, options)
     if precision == "fp8":
         raise BackendError(f"The backend {backend!r} does not compute in fp8: choose --precision fp16, or --backend "
                            "aotinductor with a GPU.")
@@ -90,9 +103,47 @@ def _onnxruntime(precision: str) -> Recipe:
     from pano4d.build_engines.onnx_export import PRECISIONS as BLOCKS
 
     versions = _versions("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir", "onnxruntime")
+    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
+               progress: Progress) -> list[Path]:
+        return export_onnx(module, inputs, outputs, path, precision)
+
     return Recipe(".onnx", versions["onnxruntime"], versions, {"opset": OPSET}, BLOCKS[precision],
-                  {"device": "any", "opset": OPSET}, _simplify, lambda specs: specs,
-                  partial(export_onnx, precision=precision))
+                  {"device": "any", "opset": OPSET}, _simplify, lambda specs: specs, export)
+
+
+def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | None) -> Recipe:
+    from pano4d.build_engines.aot_export import precision_block, typed_specs
+    from pano4d.build_engines.onnx_export import OPSET
+    from pano4d.build_engines.tensorrt_build import build_plan
+    from pano4d.build_engines.typed_onnx import export_typed
+    from pano4d.runtime.backends.tensorrt_ import this_machine
+    from pano4d.runtime.backends.tensorrt_bindings import find
+
+    if precision == "fp8":
+        raise BackendError("The backend 'tensorrt' does not compute in fp8: choose --precision fp16, or --backend "
+                           "aotinductor.")
+    if device == "cpu":
+        raise BackendError("Plans of TensorRT are for a GPU: leave --device out, or build with --backend onnxruntime.")
+    chosen, version, machine = PlanOptions.of(options or {}), find().__version__, this_machine()
+
+    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
+               progress: Progress) -> list[Path]:
+        files = export_typed(module, inputs, outputs, path.with_suffix(".onnx"), precision)
+        build_plan(files[0], path, chosen, precision == "fp32", machine["gpu"], progress)
+        if chosen.strip:
+            return [path, *files]
+        for file in files:
+            file.unlink()
+        return [path]
+
+    versions = _versions("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
+    # The same plans come of another card of the same kind, and of another driver.
+    decisive = {"opset": OPSET, "plan": asdict(chosen), "compute_capability": machine["compute_capability"],
+                "tensorrt": version}
+    # A plan holds its weights: a second denoiser would hold them twice on the GPU, so there is none.
+    return Recipe(".plan", version, versions, decisive, precision_block(precision, "cuda"),
+                  machine | {"plan": chosen.block()}, _simplify, partial(typed_specs, precision=precision, device="cuda"),
+                  export, command=chosen.command())
 
 
 def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] | None) -> Recipe:
@@ -109,7 +160,8 @@ def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] 
         raise BackendError("The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability "
                            "{}.{} or newer.".format(torch.cuda.get_device_name(), *FP8_CAPABILITY))
 
-    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path) -> list[Path]:
+    def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
+               progress: Progress) -> list[Path]:
         return aot_export.export_aot(module, inputs, path, precision, device, chosen)
 
     versions = _versions("torch", "diffusers", "transformers")

@@ -65,9 +65,9 @@ def run_engine(engine: Engine, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """
     buffers = engine.allocate()
     for name, array in inputs.items():
-        torch.as_tensor(buffers[name]).copy_(torch.from_numpy(array))
+        engine.write(buffers[name], array)
     engine.run(buffers)
-    return torch.as_tensor(buffers[engine.outputs[0].name]).cpu().float().numpy()
+    return engine.read(buffers[engine.outputs[0].name]).astype(np.float32)
 
 
 def run_measured(engine: Engine, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
@@ -78,14 +78,16 @@ def run_measured(engine: Engine, inputs: dict[str, np.ndarray]) -> tuple[np.ndar
         inputs: One array per input, by name.
 
     Returns:
-        As `run_engine`, and ``workspace_bytes``: the most that torch held at once, beyond the weights and the buffers;
-        nothing on a CPU.
+        As `run_engine`, and ``workspace_bytes``: what the engine says it takes beyond weights and buffers, or the most
+        that torch held at once; nothing on a CPU.
 
     Raises:
         BackendError: The engine does not run.
     """
     if engine.device != "cuda":
         return run_engine(engine, inputs), {}
+    if engine.workspace_bytes is not None:
+        return run_engine(engine, inputs), {"workspace_bytes": engine.workspace_bytes}
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -115,6 +117,8 @@ def parity(output: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 def _reference(checkpoint: Checkpoint, network: str, inputs: dict[str, np.ndarray], device: str) -> np.ndarray:
     """Compute in float32, on the GPU if the engine runs there: a full denoiser would keep a CPU busy for minutes."""
     module = reference_module(checkpoint, network)
+    # Where plans are built torch need not see the GPU.
+    device = device if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         module = module.to(device)
     arguments = [torch.from_numpy(array).to(device, torch.float32) for array in inputs.values()]

@@ -176,8 +176,9 @@ def plan_memory(bundle: Bundle, settings: AnimateSettings, moving_tiles: int | N
 def _stage(bundle: Bundle, name: str, networks: Sequence[str], arrays: Mapping[str, Arrays]) -> StagePlan:
     """Plan a stage of one or more engines with the weights of the first."""
     record = bundle.manifest["networks"][networks[0]]
-    # A package's kernels are small beside its weights, which lie in a file of their own; else they are in the engine.
-    files = [extra for extra in record.get("extra_files", ()) if extra["file"].endswith(".safetensors")] or [record]
+    # Kernels are small beside weights, where these lie in files of their own; else they are in the engine.
+    beside = (".safetensors", ".onnx", ".data")
+    files = [extra for extra in record.get("extra_files", ()) if extra["file"].endswith(beside)] or [record]
     # Engines share the memory of their graphs, but each first runs without one, beside the graph of the other.
     needs = [bundle.manifest["networks"][network].get("workspace_bytes") for network in networks]
     return StagePlan(name, networks[0], sum(file["bytes"] for file in files), None if None in needs else sum(needs),

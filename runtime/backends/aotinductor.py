@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pano4d.runtime.backends.base import Availability, Engine
 from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
@@ -135,6 +137,14 @@ class AotinductorEngine(Engine):
         # Another stream may use them next.
         torch.cuda.synchronize()
         return made
+
+    def write(self, buffer: Any, values: np.ndarray) -> None:
+        """Copy to where the buffer lies. See ``Engine.write``."""
+        torch.as_tensor(buffer).copy_(torch.from_numpy(values))
+
+    def read(self, buffer: Any) -> np.ndarray:
+        """Copy from where the buffer lies. See ``Engine.read``."""
+        return torch.as_tensor(buffer).cpu().numpy()
 
     def close(self) -> None:
         """Release the graph, the package, and the weights unless another engine uses them."""

@@ -53,11 +53,13 @@ class Engine(ABC):
         inputs: Tensors read by ``run``.
         outputs: Tensors written by ``run``.
         device: Where its buffers lie: ``cpu`` for NumPy arrays, ``cuda`` for arrays with ``__cuda_array_interface__``.
+        workspace_bytes: What it takes on a GPU beyond weights and buffers; None where it does not know.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     device: str = "cpu"
+    workspace_bytes: int | None = None
 
     @abstractmethod
     def run(self, buffers: Mapping[str, Any], stream: Any = None) -> None:

@@ -320,6 +320,20 @@ def check_device(bundle: Bundle, described: Network, device: Device) -> None:
                            f"install a newer NVIDIA driver or {_REBUILD}.")
 
 
+def this_machine() -> dict[str, str]:
+    """Describe the GPU for which plans are built here.
+
+    Returns:
+        ``device``, ``compute_capability``, ``gpu`` and ``cuda``, the newest CUDA that the driver knows.
+
+    Raises:
+        BackendError: There is no GPU.
+    """
+    with Device() as device:
+        return {"device": "cuda", "compute_capability": compute_capability(device), "gpu": device.name,
+                "cuda": device.driver_cuda()}
+
+
 def compute_capability(device: Device) -> str:
     """Write the compute capability of a GPU as manifests do, such as 9.0."""
     digits = device.arch.removeprefix("sm_")

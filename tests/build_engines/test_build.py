@@ -122,7 +122,7 @@ def test_an_engine_that_computes_something_else_is_refused(built, masked, tmp_pa
 
 def test_an_engine_on_a_gpu_is_measured(monkeypatch):
     """What torch would say: 100 bytes of weights, 40 of the buffers are counted, 300 held at most."""
-    engine = SimpleNamespace(device="cuda", inputs=[TensorSpec("x", "float16", (2, 5))], outputs=[TensorSpec("y", "float32", (5,))])
+    engine = SimpleNamespace(device="cuda", workspace_bytes=None, inputs=[TensorSpec("x", "float16", (2, 5))], outputs=[TensorSpec("y", "float32", (5,))])
     told = []
     for name, value in (("synchronize", None), ("empty_cache", None), ("reset_peak_memory_stats", None),
                         ("memory_allocated", 100), ("max_memory_reserved", 300)):
@@ -130,13 +130,15 @@ def test_an_engine_on_a_gpu_is_measured(monkeypatch):
     monkeypatch.setattr(verify, "run_engine", lambda *_: told.append("run") or "output")
     assert verify.run_measured(engine, {}) == ("output", {"workspace_bytes": 160})
     assert told == ["synchronize", "empty_cache", "reset_peak_memory_stats", "memory_allocated", "run", "max_memory_reserved"]
+    engine.workspace_bytes = 9
+    assert verify.run_measured(engine, {}) == ("output", {"workspace_bytes": 9})
     engine.device = "cpu"
     assert verify.run_measured(engine, {}) == ("output", {})
 
 
 def test_what_was_measured_stands_in_the_manifest(masked, tmp_path, monkeypatch):
     checkpoint = read_checkpoint(masked)
-    recipe = replace(recipe_of("onnxruntime", "fp16"), export=lambda module, inputs, outputs, path: path.touch() or [path])
+    recipe = replace(recipe_of("onnxruntime", "fp16"), export=lambda *asked: asked[3].touch() or [asked[3]])
     tile = tile_shape(checkpoint, None, None, 1)
     manifest = describe(checkpoint, tile, "onnxruntime", "fp16", recipe)
     monkeypatch.setattr(build, "verify_network", lambda *_: {"relative_error": 0.0, "workspace_bytes": 7})

@@ -8,11 +8,18 @@ import trt_bindings
 from trt_signatures import parse
 from trt_usage import Use, collect, faults
 
-SOURCES = ("runtime/backends/tensorrt_bindings.py", "runtime/backends/tensorrt_.py")
+RUNS = ("runtime/backends/tensorrt_bindings.py", "runtime/backends/tensorrt_.py")
+BUILDS = ("build_engines/tensorrt_build.py",)
 LEAN_LACKS = {"OnnxParserRefitter", "ParserError"}
 """What the lean runtime does not have and a version-compatible plan does not need: weights are given to the others only."""
 
 CALLS = {
+    "Builder.__init__(1)", "Builder.build_serialized_network(2)", "Builder.create_builder_config(0)",
+    "Builder.create_network(1)", "IBuilderConfig.clear_flag(1)", "IBuilderConfig.create_timing_cache(1)",
+    "IBuilderConfig.get_timing_cache(0)", "IBuilderConfig.set_flag(1)", "IBuilderConfig.set_memory_pool_limit(2)",
+    "IBuilderConfig.set_timing_cache(2)", "IProgressMonitor.__init__(0)", "ITimingCache.serialize(0)",
+    "OnnxParser.__init__(2)", "OnnxParser.get_error(1)", "OnnxParser.parse_from_file(1)", "ParserError.code(0)",
+    "ParserError.node(0)", "ParserError.node_name(0)", "ParserError.node_operator(0)",
     "ICudaEngine.create_execution_context(1)", "ICudaEngine.get_tensor_dtype(1)", "ICudaEngine.get_tensor_mode(1)",
     "ICudaEngine.get_tensor_name(1)", "ICudaEngine.get_tensor_shape(1)",
     "ICudaEngine.get_weight_streaming_automatic_budget(0)", "IExecutionContext.execute_async_v3(1)",
@@ -27,8 +34,13 @@ CALLS = {
 @pytest.fixture(scope="module")
 def uses(root):
     """What our code uses."""
+    return uses_of(root, *RUNS, *BUILDS)
+
+
+def uses_of(root, *sources):
+    """List what is used in some files."""
     dumped = trt_bindings.committed("11.4")["tensorrt"]
-    return sorted({use for source in SOURCES for use in collect((root / source).read_text(encoding="utf-8"), dumped)})
+    return sorted({use for source in sources for use in collect((root / source).read_text(encoding="utf-8"), dumped)})
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +62,19 @@ def test_the_dumps_are_those_of_the_real_bindings(release, module):
 
 
 @pytest.mark.parametrize("release", trt_bindings.VERSIONS)
-def test_all_that_is_used_is_there(uses, release):
+def test_all_that_is_used_is_there(uses, root, release):
     dumped = trt_bindings.committed(release)
     assert faults(uses, dumped["tensorrt"]) == []
-    lean = [use for use in uses if LEAN_LACKS.isdisjoint((use.owner, use.name))]
-    assert faults(lean, dumped["tensorrt_lean"]) == []
+    lean = [use for use in uses_of(root, *RUNS) if LEAN_LACKS.isdisjoint((use.owner, use.name))]
+    assert len(lean) > 20 and faults(lean, dumped["tensorrt_lean"]) == []
+
+
+def test_no_other_module_of_ours_uses_tensorrt(root):
+    """Whoever imports it by its name, or through ``find``, stands in the lists above."""
+    ours = {str(path.relative_to(root)) for room in ("runtime", "build_engines", "lifting")
+            for path in (root / room).rglob("*.py")
+            if re.search(r"import tensorrt\b|\btrt\.|find\(\)\.(?!__version__)", path.read_text(encoding="utf-8"))}
+    assert ours == {*RUNS, *BUILDS}
 
 
 def test_the_calls_are_those_that_are_listed(uses):
@@ -74,11 +94,28 @@ def test_the_calls_are_those_that_are_listed(uses):
     ("trt.Refitter(", "trt.ReFitter(", "there is no ReFitter"),
     ("refitter, self._log)", "refitter)", "OnnxParserRefitter.__init__ is not called so: 1 arguments"),
 ])
-def test_a_slip_in_our_code_is_found(text, before, after, fault):
+def test_a_slip_in_the_backend_is_found(text, before, after, fault):
     assert before in text
     dumped = trt_bindings.committed("11.4")["tensorrt"]
     found = faults(collect(text.replace(before, after), dumped), dumped)
     assert any(re.search(fault, one) for one in found), found
+
+
+@pytest.mark.parametrize("before, after, fault", [
+    ("STRONGLY_TYPED", "EXPLICIT_BATCH", "NetworkDefinitionCreationFlag.EXPLICIT_BATCH does not exist"),
+    ("trt.BuilderFlag.REFIT]", "trt.BuilderFlag.FP16]", "BuilderFlag.FP16 does not exist"),
+    ("cache, False)", "cache)", "IBuilderConfig.set_timing_cache is not called so: 1 arguments"),
+    ("builder_optimization_level =", "optimization_level =", "IBuilderConfig.optimization_level cannot be set"),
+    (", num_steps: int)", ")", "IProgressMonitor.phase_start is overridden with 2 parameters"),
+    ("def phase_finish(", "def phase_end(", "is derived from without ['phase_finish']"),
+    ("build_serialized_network(network, config)", "build_engine(network, config)", "Builder.build_engine is not called so"),
+])
+def test_a_slip_in_the_builder_is_found(root, before, after, fault):
+    text = (root / BUILDS[0]).read_text(encoding="utf-8")
+    assert before in text
+    dumped = trt_bindings.committed("11.4")["tensorrt"]
+    found = faults(collect(text.replace(before, after), dumped), dumped)
+    assert any(fault in one for one in found), found
 
 
 @pytest.mark.parametrize("change, fault", [
