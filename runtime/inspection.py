@@ -145,10 +145,16 @@ def _spherical(video: Path) -> Any:
 
 
 def _check_bundle(path: str | Path | None) -> dict:
-    """Open a bundle, every hash included."""
+    """Open a bundle, every hash included, and ask its backend whether its engines fit this machine."""
+    from pano4d.runtime.backends import BACKENDS
+
     path = Path(path) if path else default_bundle_path()
     try:
-        manifest = Bundle.open(path).manifest
+        bundle = Bundle.open(path)
+        manifest = bundle.manifest
+        # Some engines are made for one kind of machine, and their backend can tell.
+        if hasattr(backend := BACKENDS.get(manifest["backend"]["name"], object)(), "check_bundle"):
+            backend.check_bundle(bundle)
     except Pano4DError as error:
         return {"path": str(path), "ok": False, "backend": None, "detail": str(error)}
     detail = f"{manifest['model']['name']}, {manifest['tile']['px']} px, {manifest['tile']['frames']} frames"

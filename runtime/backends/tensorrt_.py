@@ -246,20 +246,39 @@ def load(bundle: Bundle, network: str, weights: Path | None = None, graph: bool 
 
 def available() -> Availability:
     """Say which TensorRT is installed and what it runs on."""
-    try:
-        trt = find()
-        found = f"TensorRT {trt.__version__}"
-    except BackendError as missing:
+    there, missing = {}, None
+    for module in (FULL, LEAN):
         try:
-            found = f"the lean runtime of TensorRT {find(LEAN).__version__}, which runs version-compatible plans"
-        except BackendError:
-            return Availability(False, str(missing).split(": ")[0], INSTALL)
+            there[module] = find(module).__version__
+        except BackendError as error:
+            missing = missing or error
+    if not there:
+        return Availability(False, str(missing).split(": ")[0], INSTALL)
+    found = f"TensorRT {there[FULL]}" if FULL in there else ""
+    if LEAN in there:
+        found += f"{' and ' if found else ''}the lean runtime {there[LEAN]}, which runs version-compatible plans"
     try:
         with Device() as device:
             return Availability(True, f"{found} on {device.name}")
     except BackendError as error:
         reason, _, remedy = str(error).rstrip(".").partition(": ")
         return Availability(False, f"{found}; {reason}", remedy)
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Say before anything is loaded whether this machine can run the plans of a bundle.
+
+    Args:
+        bundle: The bundle.
+
+    Raises:
+        BackendError: Says what was found, what is needed and what to do.
+    """
+    described = [bundle.network(name) for name in bundle.manifest["networks"]]
+    for one in described:
+        check_version(bundle, one)
+    with Device() as device:
+        check_device(bundle, described[0], device)
 
 
 def check_version(bundle: Bundle, described: Network) -> ModuleType:

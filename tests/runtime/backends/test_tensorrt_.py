@@ -1,14 +1,15 @@
 """The TensorRT backend on a plan of one operator; TensorRT, of either version, and the GPU are stand-ins."""
 
+import json
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pano4d.runtime import backends
+from pano4d.runtime import inspection
 from pano4d.runtime.backends import tensorrt_
-from pano4d.runtime.backends.base import TensorSpec
+from pano4d.runtime.backends.base import NETWORKS, Availability, TensorSpec
 from pano4d.runtime.backends.tensorrt_bindings import find
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
 
@@ -243,13 +244,33 @@ def test_what_is_no_error_is_not_kept(room):
 
 
 def test_it_says_what_is_installed(room):
-    assert tensorrt_.available() == (backends.base.Availability(True, f"TensorRT {room.version} on stand-in GPU"))
+    assert tensorrt_.available() == Availability(True, f"TensorRT {room.version} on stand-in GPU")
+    lean = f"the lean runtime {room.version}, which runs version-compatible plans on stand-in GPU"
     room.install(room.lean)
-    found = tensorrt_.available()
-    assert found.ok and f"lean runtime of TensorRT {room.version}" in found.detail
+    assert tensorrt_.available() == Availability(True, lean)
+    room.install(room.trt, room.lean)
+    assert tensorrt_.available() == Availability(True, f"TensorRT {room.version} and {lean}")
     room.install()
     found = tensorrt_.available()
     assert (found.ok, found.remedy) == (False, "pip install 'pano4d[tensorrt]'") and "not installed" in found.detail
+
+
+def test_doctor_says_whether_the_plans_fit_this_machine(room, fake_bundle):
+    manifest = json.loads((fake_bundle / "manifest.json").read_text())
+    (fake_bundle / "one.plan").touch()
+    for name in NETWORKS:
+        manifest["networks"][name]["file"] = "one.plan"
+    manifest |= {"backend": {"name": "tensorrt", "version": room.version},
+                 "target": {"device": "cuda", "compute_capability": "9.0", "cuda": "13.0", "plan": {}}}
+    (fake_bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert inspection.doctor(fake_bundle)["ok"]
+    room.gpu["capability"] = "sm_120"
+    found = inspection.doctor(fake_bundle)
+    assert not found["ok"] and "compute capability 9.0 and this machine's stand-in GPU has 12.0" in found["bundle"]["detail"]
+    room.install()
+    found = inspection.doctor(fake_bundle)
+    assert not found["ok"] and "tensorrt is not installed" in found["bundle"]["detail"]
+    assert not room.device.opened
 
 
 def test_without_a_gpu_it_says_so(room, monkeypatch):
