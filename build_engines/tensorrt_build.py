@@ -21,7 +21,7 @@ from typing import Any
 import onnx
 
 from pano4d.build_engines.plan_options import PlanOptions
-from pano4d.runtime.backends.tensorrt_bindings import failure, find, listen, one_line
+from pano4d.runtime.backends.tensorrt_bindings import failure, find, listen, one_line, start
 from pano4d.runtime.errors import BackendError
 
 Progress = Callable[[str, int, int], None]
@@ -45,10 +45,7 @@ def build_plan(source: Path, path: Path, options: PlanOptions, exact: bool, gpu:
     """
     trt = find()
     log = listen(trt)
-    try:
-        builder = trt.Builder(log)
-    except TypeError as error:  # what the bindings make of a builder that TensorRT does not give
-        raise failure(trt, log, "cannot build", "check the GPU and its driver with nvidia-smi") from error
+    builder = start(trt, log, lambda: trt.Builder(log))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, log, network, source)
     config = builder.create_builder_config()

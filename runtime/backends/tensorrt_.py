@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pano4d.runtime.backends.base import Availability, Engine
-from pano4d.runtime.backends.tensorrt_bindings import FULL, INSTALL, LEAN, failure, find, listen, parts
+from pano4d.runtime.backends.tensorrt_bindings import FULL, INSTALL, LEAN, failure, find, listen, parts, start
 from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.device import Device, DeviceArray, as_device_array
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
@@ -124,10 +124,7 @@ class TensorrtEngine(Engine):
         self._device = None
 
     def _make_runtime(self, plan: Mapping[str, Any]) -> Any:
-        try:
-            runtime = self._trt.Runtime(self._log)
-        except TypeError as error:  # what the bindings make of a runtime that TensorRT does not give
-            raise failure(self._trt, self._log, "does not start", "check the GPU and its driver with nvidia-smi") from error
+        runtime = start(self._trt, self._log, lambda: self._trt.Runtime(self._log))
         if plan.get("version_compatible"):
             # Such a plan carries a runtime of its own version, which is code; the bundle's hashes vouch for it.
             runtime.engine_host_code_allowed = True

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ OLDEST = (10, 16)
 
 _FULL_MEMORY = ("out of memory", "outofmemory", "memory allocation failed", "cudaerrormemoryallocation")
 _LONGEST = 300
+_broken: list[tuple[Any, Any]] = []
 
 
 def find(name: str = FULL) -> ModuleType:
@@ -83,6 +85,31 @@ def _log_class(trt: ModuleType) -> type:
             return one_line(errors[0]) + (f"; {len(errors) - 1} more" if errors[1:] else "")
 
     return Log
+
+
+def start(trt: ModuleType, log: Any, make: Callable[[], Any]) -> Any:
+    """Make what everything else of TensorRT comes from.
+
+    Args:
+        trt: The module.
+        log: As `listen` makes it.
+        make: Makes a ``Runtime`` or a ``Builder`` with this logger.
+
+    Returns:
+        The object.
+
+    Raises:
+        BackendError: TensorRT cannot use the GPU or its driver.
+    """
+    try:
+        made = make()
+    except TypeError:  # what the bindings make of one that TensorRT does not give
+        made = None
+    if made is None or log.errors:
+        # Where CUDA does not start it may give one all the same, which crashes the process when it is used or released.
+        _broken.append((made, log))
+        raise failure(trt, log, "does not start", "check the GPU and its driver with nvidia-smi")
+    return made
 
 
 def failure(trt: ModuleType, log: Any, what: str, remedy: str) -> BackendError:

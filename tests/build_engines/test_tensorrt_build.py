@@ -113,7 +113,8 @@ def test_a_file_that_is_none_is_told(room, source):
 
 
 @pytest.mark.parametrize("fails, words", [
-    ("Builder", "cannot build .CUDA initialization failure with error: 35.: check the GPU"),
+    ("Builder", "does not start .CUDA initialization failure with error: 35.: check the GPU"),
+    ("Builder crashes", "does not start .CUDA initialization failure with error: 35.: check the GPU"),
     ("build", "cannot build scaled.plan .Error Code 10.* allow more memory with --workspace")])
 def test_a_build_that_fails_says_why(room, source, fails, words):
     room.gpu["fails"] = fails

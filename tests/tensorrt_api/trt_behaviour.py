@@ -24,6 +24,14 @@ def _report(logger, message):
     logger.log(logger._module.ILogger.Severity.ERROR, message)
 
 
+def _start(logger, kind):
+    """Fail as TensorRT does: it reports an error, and gives nothing or, where CUDA does not start, a thing that crashes."""
+    if GPU["fails"] in (kind, f"{kind} crashes"):
+        _report(logger, "CUDA initialization failure with error: 35")
+    if GPU["fails"] == kind:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
 def _new(module, name, **state):
     """Make an instance of a class that has no constructor."""
     kind = getattr(module, name)
@@ -36,11 +44,10 @@ def _new(module, name, **state):
 class Runtime:
     def __init__(self, logger):
         self._logger = logger
-        if GPU["fails"] == "Runtime":
-            _report(logger, "CUDA initialization failure with error: 35")
-            raise TypeError("pybind11::init(): factory function returned nullptr")
+        _start(logger, "Runtime")
 
     def deserialize_cuda_engine(self, serialized_engine):
+        assert GPU["fails"] != "Runtime crashes", "the process would crash"
         module = self._module
         try:
             if not serialized_engine.startswith(MAGIC):
@@ -192,9 +199,7 @@ class ParserError:
 class Builder:
     def __init__(self, logger):
         self._logger = logger
-        if GPU["fails"] == "Builder":
-            _report(logger, "CUDA initialization failure with error: 35")
-            raise TypeError("pybind11::init(): factory function returned nullptr")
+        _start(logger, "Builder")
 
     def create_network(self, flags=0):
         return _new(self._module, "INetworkDefinition", flags=flags, model=None)

@@ -17,6 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 VERSIONS = {"10.16": "10.16.1.11", "11.4": "11.4.0.106"}
 PACKAGES = {"tensorrt": "tensorrt-cu13-bindings", "tensorrt_lean": "tensorrt-lean-cu13-bindings"}
+LEAN_LIBRARIES = "tensorrt-lean-cu13-libs"
 LIBRARIES = {"tensorrt": ("nvinfer", "nvonnxparser", "nvinfer_plugin"), "tensorrt_lean": ("nvinfer_lean",)}
 SYMBOLS = ("createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
            "createNvOnnxParserRefitter_INTERNAL", "createNvOnnxParser_INTERNAL", "getBuilderPluginRegistry",
@@ -52,16 +53,7 @@ def fetch(release: str, module: str, folder: Path | None = None) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise NotToBeHad("no C compiler")
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary", ":all:", "--dest", str(kept), f"{PACKAGES[module]}=={VERSIONS[release]}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    wheels = list(kept.glob("*.whl"))
-    if done.returncode or not wheels:
-        raise NotToBeHad(f"pip cannot download {PACKAGES[module]} {VERSIONS[release]} here")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        wheel.extractall(kept)
+    _unpack(release, PACKAGES[module], kept)
     source = kept / "symbols.c"
     source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in SYMBOLS))
     for library in LIBRARIES[module]:
@@ -69,6 +61,36 @@ def fetch(release: str, module: str, folder: Path | None = None) -> Path:
         subprocess.run([compiler, "-shared", "-fPIC", str(source), "-o", str(target)], check=True)
     (kept / "ready").touch()
     return kept
+
+
+def fetch_lean(release: str, folder: Path | None = None) -> Path:
+    """Give a folder from which the real lean runtime can be imported, its library included: 45 MB to download.
+
+    Raises:
+        NotToBeHad: pip finds no such wheels.
+    """
+    kept = (folder or cache()) / f"lean-{VERSIONS[release]}-py{sys.version_info.minor}"
+    if not (kept / "ready").exists():
+        _unpack(release, PACKAGES["tensorrt_lean"], kept)
+        _unpack(release, LEAN_LIBRARIES, kept, keep=True)
+        (kept / "ready").touch()
+    return kept
+
+
+def _unpack(release: str, package: str, folder: Path, keep: bool = False) -> None:
+    """Download a wheel and unpack it into a folder, which is emptied first unless it is to be kept."""
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--only-binary", ":all:", "--dest", str(folder), f"{package}=={VERSIONS[release]}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise NotToBeHad(f"pip cannot download {package} {VERSIONS[release]} here")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        wheel.extractall(folder)
+    wheels[0].unlink()
 
 
 def dump(folder: Path, module: str) -> dict:

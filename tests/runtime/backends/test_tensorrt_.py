@@ -217,6 +217,7 @@ def test_another_kind_of_engine_is_refused(room, tmp_path):
 
 @pytest.mark.parametrize("fails, words", [
     ("Runtime", "does not start .CUDA initialization failure with error: 35.: check the GPU and its driver"),
+    ("Runtime crashes", "does not start .CUDA initialization failure with error: 35.: check the GPU and its driver"),
     ("context", "not enough free memory"),
 ])
 def test_what_tensorrt_reports_becomes_our_sentence(room, bundle, fails, words):
