@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pano4d.runtime.backends.base import Availability, Engine
-from pano4d.runtime.backends.tensorrt_bindings import FULL, INSTALL, LEAN, failure, find, listen, parts, start
+from pano4d.runtime.backends.tensorrt_bindings import FULL, LEAN, failure, find, listen, parts, start
 from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.device import Device, DeviceArray, as_device_array
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
@@ -250,7 +250,8 @@ def available() -> Availability:
         except BackendError as error:
             missing = missing or error
     if not there:
-        return Availability(False, str(missing).split(": ")[0], INSTALL)
+        detail, _, remedy = str(missing).rstrip(".").rpartition(": ")
+        return Availability(False, detail.removeprefix("TensorRT is needed, and "), remedy)
     found = f"TensorRT {there[FULL]}" if FULL in there else ""
     if LEAN in there:
         found += f"{' and ' if found else ''}the lean runtime {there[LEAN]}, which runs version-compatible plans"

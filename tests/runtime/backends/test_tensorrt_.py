@@ -252,8 +252,8 @@ def test_it_says_what_is_installed(room):
     room.install(room.trt, room.lean)
     assert tensorrt_.available() == Availability(True, f"TensorRT {room.version} and {lean}")
     room.install()
-    found = tensorrt_.available()
-    assert (found.ok, found.remedy) == (False, "pip install 'pano4d[tensorrt]'") and "not installed" in found.detail
+    assert tensorrt_.available() == Availability(False, "the Python module tensorrt is not installed",
+                                                 "pip install 'pano4d[tensorrt]'")
 
 
 def test_doctor_says_whether_the_plans_fit_this_machine(room, fake_bundle):
@@ -293,3 +293,5 @@ def test_too_old_and_broken_installations_are_told(room, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendError, match="does not load .libnvinfer.so.11: cannot open.*LD_LIBRARY_PATH"):
         find()
+    found = tensorrt_.available()
+    assert found.detail.endswith("(libnvinfer.so.11: cannot open shared object file)") and "LD_LIBRARY" in found.remedy
