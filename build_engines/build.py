@@ -64,9 +64,11 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         CheckpointError: The checkpoint cannot be used.
         BackendError: No such backend, or an engine differs from the checkpoint.
         BundleError: Something else lies in ``out``, or it cannot be written.
-        SettingsError: No tile batch fits into the limit, or the engines do not run on a GPU.
+        SettingsError: No tile batch fits into the limit, or the engines do not run on a GPU, or must be built one by one.
     """
     recipe = recipe_of(backend, precision, device, options)
+    if jobs > 1 and backend == "tensorrt":
+        raise SettingsError(f"--jobs {jobs} would time plans of TensorRT while others run on the same GPU: leave --jobs out.")
     source = read_checkpoint(checkpoint, unet, loras)
     if max_guidance_scale is not None:
         source = _guided(source, max_guidance_scale)

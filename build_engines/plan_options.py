@@ -56,7 +56,7 @@ class PlanOptions:
 
     def block(self) -> dict[str, bool]:
         """Write what a runtime must know of it: the ``plan`` block of a manifest's target."""
-        return {"version_compatible": self.version_compatible, "stripped": self.strip, "refittable": self.refit or self.strip,
+        return {"version_compatible": self.version_compatible, "stripped": self.strip, "refittable": self.refit,
                 "weight_streaming": self.weight_streaming}
 
     def command(self) -> str:

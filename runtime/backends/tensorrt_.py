@@ -13,7 +13,7 @@ import numpy as np
 from pano4d.runtime.backends.base import Availability, Engine
 from pano4d.runtime.backends.tensorrt_bindings import FULL, LEAN, failure, find, listen, parts, start
 from pano4d.runtime.bundle import Bundle, Network
-from pano4d.runtime.device import Device, DeviceArray, as_device_array
+from pano4d.runtime.device import Device, DeviceArray, as_device_array, total_bytes
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
 from pano4d.runtime.graph import Graph
 
@@ -33,7 +33,7 @@ class TensorrtEngine(Engine):
         graph: Whether to replay one CUDA graph instead of launching every kernel.
 
     Attributes:
-        workspace_bytes: What an execution takes beside weights and buffers.
+        workspace_bytes: What an execution takes beside weights and buffers, the buffers of the graph included.
 
     Raises:
         BackendError: TensorRT refuses the plan or the weights, or its tensors are others than the manifest's.
@@ -54,12 +54,16 @@ class TensorrtEngine(Engine):
             self._refit(weights)
         streams = bool(plan.get("weight_streaming"))
         if streams:
-            # Before there is a context, whose memory depends on it.
-            self._engine.weight_streaming_budget_v2 = self._engine.get_weight_streaming_automatic_budget()
+            # Before there is a context, whose memory depends on it. What TensorRT would choose its bindings return as 32
+            # bits, too few for these weights.
+            free, _ = device.memory()
+            self._engine.weight_streaming_budget_v2 = min(self._engine.streamable_weights_size, free // 2)
         # What is copied from the host at every execution is not recorded.
         self._wants_graph = graph and not streams
-        self.workspace_bytes = int(self._engine.device_memory_size_v2)
-        self._workspace = device.empty((max(1, self.workspace_bytes),), np.uint8)
+        needed = int(self._engine.device_memory_size_v2)
+        self._workspace = device.empty((max(1, needed),), np.uint8)
+        arrays = {spec.name: (spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
+        self.workspace_bytes = needed + (total_bytes(arrays) if self._wants_graph else 0)
         self._context = self._make_context()
 
     def run(self, buffers: Mapping[str, Any], stream: Any = None) -> None:
@@ -161,8 +165,7 @@ class TensorrtEngine(Engine):
     def _refit(self, weights: Path) -> None:
         trt, engine = self._trt, self._engine
         if not engine.refittable:
-            raise BackendError(f"{self._file.name} holds weights that cannot be changed, and {weights} was given: leave it "
-                               "out, or build the bundle with --refit.")
+            raise BackendError(f"{self._file.name} takes no weights, though its manifest says so: {_AGAIN}.")
         refitter = trt.Refitter(engine, self._log)
         parser = trt.OnnxParserRefitter(refitter, self._log)
         if not parser.refit_from_file(str(weights)):
@@ -230,6 +233,9 @@ def load(bundle: Bundle, network: str, weights: Path | None = None, graph: bool 
     described = bundle.network(network)
     trt = check_version(bundle, described)
     plan = bundle.manifest["target"].get("plan", {})
+    if weights is not None and not plan.get("refittable"):
+        raise BackendError(f"{described.path.name} takes no weights but its own, and {weights} was given: leave it out, or "
+                           "build the bundle with --refit.")
     if weights is None and plan.get("stripped"):
         weights = _stripped_weights(bundle, network)
     device = Device()

@@ -21,7 +21,7 @@ from pano4d.build_engines.tensorrt_build import build_plan, timing_cache  # noqa
 from pano4d.cli import cli  # noqa: E402
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec  # noqa: E402
 from pano4d.runtime.bundle import Bundle  # noqa: E402
-from pano4d.runtime.errors import BackendError  # noqa: E402
+from pano4d.runtime.errors import BackendError, SettingsError  # noqa: E402
 from pano4d.runtime.pipeline import Animator  # noqa: E402
 from pano4d.runtime.settings import AnimateSettings  # noqa: E402
 
@@ -217,6 +217,11 @@ def test_what_plans_cannot_be_is_refused(room, options, words):
         recipe_of("tensorrt", **{"precision": "fp16"} | options)
 
 
+def test_plans_are_timed_one_at_a_time(room, masked, tmp_path):
+    with pytest.raises(SettingsError, match="--jobs 2 would time plans .* leave --jobs out"):
+        build_bundle(masked, tmp_path / "out", "tensorrt", jobs=2)
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "aotinductor"])
 def test_options_of_plans_are_refused_elsewhere(backend):
     assert plan_options.NAMES == set(PlanOptions.__dataclass_fields__)
@@ -244,7 +249,7 @@ def test_a_checkpoint_becomes_a_bundle_of_plans(room, masked, tmp_path):
         "device": "cuda", "compute_capability": "9.0", "gpu": "stand-in GPU", "cuda": "13.0",
         "plan": {"version_compatible": False, "stripped": False, "refittable": False, "weight_streaming": False}}
     assert set(manifest["networks"]) == set(NETWORKS)
-    assert all(network["workspace_bytes"] == 4096 for network in manifest["networks"].values())
+    assert all(network["workspace_bytes"] > 4096 for network in manifest["networks"].values())
     assert all(0 < figures["relative_error"] <= 1e-2 for figures in manifest["parity"].values())
     assert {path.name for path in bundle.path.iterdir()} == {"manifest.json", *(f"{name}.plan" for name in NETWORKS)}
     types = {spec.name: spec.dtype for spec in bundle.network("unet").inputs}

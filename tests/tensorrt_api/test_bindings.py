@@ -22,7 +22,7 @@ CALLS = {
     "ParserError.node(0)", "ParserError.node_name(0)", "ParserError.node_operator(0)",
     "ICudaEngine.create_execution_context(1)", "ICudaEngine.get_tensor_dtype(1)", "ICudaEngine.get_tensor_mode(1)",
     "ICudaEngine.get_tensor_name(1)", "ICudaEngine.get_tensor_shape(1)",
-    "ICudaEngine.get_weight_streaming_automatic_budget(0)", "IExecutionContext.execute_async_v3(1)",
+    "IExecutionContext.execute_async_v3(1)",
     "IExecutionContext.set_device_memory(2)", "IExecutionContext.set_tensor_address(2)", "ILogger.__init__(0)",
     "OnnxParserRefitter.__init__(2)", "OnnxParserRefitter.get_error(1)", "OnnxParserRefitter.refit_from_file(1)",
     "ParserError.desc(0)", "Refitter.__init__(2)", "Refitter.get_missing_weights(0)", "Refitter.refit_cuda_engine(0)",

@@ -13,7 +13,7 @@ import onnxruntime
 MAGIC = b"stand-in plan\n"
 DATA_TYPES = {"float32": "FLOAT", "float16": "HALF"}
 KINDS = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF", onnx.TensorProto.INT64: "INT64"}
-GPU = {"capability": "sm_90", "fails": None}
+GPU = {"capability": "sm_90", "free": 10**9, "fails": None}
 """The GPU that stands in: tests change it, and what fails there."""
 RECORDED: dict[int, list] = {}
 """Streams whose work is being recorded, and what was enqueued there."""
@@ -84,9 +84,6 @@ class ICudaEngine:
 
     def streamable_weights_size(self):
         return sum(len(one.raw_data) for one in self._model.graph.initializer)
-
-    def get_weight_streaming_automatic_budget(self):
-        return 1000
 
     def _set_weight_streaming_budget_v2(self, value):
         assert not self._about.get("context"), "the budget is set before there is a context"

@@ -38,6 +38,9 @@ class RoomDevice(HostDevice):
     def driver_cuda(self):
         return self.cuda
 
+    def memory(self):
+        return behaviour.GPU["free"], 10**9
+
     def activate(self):
         assert self.blocks is not None, "closed"
 
@@ -131,6 +134,7 @@ class Room:
         self.gpu, self.driver, self.device = behaviour.GPU, Driver(), RoomDevice
         self.monkeypatch, self.unsupported, self.recorded = monkeypatch, behaviour.UNSUPPORTED, behaviour.RECORDED
         monkeypatch.setitem(behaviour.GPU, "capability", "sm_90")
+        monkeypatch.setitem(behaviour.GPU, "free", 10**9)
         monkeypatch.setattr(RoomDevice, "opened", 0)
         monkeypatch.setattr("pano4d.runtime.backends.tensorrt_.Device", RoomDevice)
         for module in ("device", "graph"):

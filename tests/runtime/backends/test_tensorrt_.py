@@ -58,7 +58,7 @@ def run(engine, values, **options):
 @pytest.mark.parametrize("graph", [True, False])
 def test_it_writes_into_the_buffers_it_is_given(room, bundle, graph):
     with tensorrt_.load(bundle, "scaled", graph=graph) as engine:
-        assert (engine.device, engine.workspace_bytes) == ("cuda", 4096)
+        assert (engine.device, engine.workspace_bytes) == ("cuda", 4096 + (48 if graph else 0))
         first, second = engine.allocate(), engine.allocate()
         for factor, buffers in enumerate((first, second, first), 1):
             engine.write(buffers["x"], np.full((2, 3), factor, np.float32))
@@ -170,8 +170,15 @@ def test_a_stripped_plan_takes_its_weights_from_the_bundle(room, scaled, tmp_pat
 def test_other_weights_are_taken_at_load(room, scaled, tmp_path):
     path = room.write_plan(tmp_path / "scaled.plan", scaled(), ["REFIT"])
     onnx.save(scaled(7.0), tmp_path / "other.onnx")
-    with tensorrt_.load(bundle_of(room, path), "scaled", tmp_path / "other.onnx") as engine:
+    with tensorrt_.load(bundle_of(room, path, refittable=True), "scaled", tmp_path / "other.onnx") as engine:
         assert (run(engine, 1) == 7).all()
+
+
+def test_a_plan_that_was_only_stripped_takes_no_other_weights(room, scaled, tmp_path):
+    """Its kernels may rely on the weights it was built with."""
+    path = room.write_plan(tmp_path / "scaled.plan", scaled(), ["STRIP_PLAN", "REFIT_IDENTICAL"])
+    with pytest.raises(BackendError, match="scaled.plan takes no weights but its own, and .*other.onnx was given.*--refit"):
+        tensorrt_.load(bundle_of(room, path, stripped=True), "scaled", tmp_path / "other.onnx")
 
 
 def test_weights_that_do_not_fit_are_refused(room, scaled, tmp_path):
@@ -180,23 +187,26 @@ def test_weights_that_do_not_fit_are_refused(room, scaled, tmp_path):
     other = scaled()
     other.graph.initializer[0].name = "elsewhere"
     onnx.save(other, tmp_path / "other.onnx")
-    with pytest.raises(BackendError, match="holds weights that cannot be changed.*--refit"):
-        tensorrt_.load(bundle_of(room, plain), "scaled", tmp_path / "other.onnx")
+    with pytest.raises(BackendError, match="plain.plan takes no weights, though its manifest says so"):
+        tensorrt_.load(bundle_of(room, plain, refittable=True), "scaled", tmp_path / "other.onnx")
     with pytest.raises(BackendError, match="other.onnx lacks 1 weights of scaled.plan, such as weight"):
-        tensorrt_.load(bundle_of(room, path), "scaled", tmp_path / "other.onnx")
+        tensorrt_.load(bundle_of(room, path, refittable=True), "scaled", tmp_path / "other.onnx")
     with pytest.raises(BackendError, match=r"cannot take the weights .* \(Failed to parse ONNX model FileNotFoundError\)"):
-        tensorrt_.load(bundle_of(room, path), "scaled", tmp_path / "absent.onnx")
+        tensorrt_.load(bundle_of(room, path, refittable=True), "scaled", tmp_path / "absent.onnx")
     onnx.save(scaled(), tmp_path / "right.onnx")
     room.gpu["fails"] = "refit"
     with pytest.raises(BackendError, match="cannot put the weights into scaled.plan .without saying why."):
-        tensorrt_.load(bundle_of(room, path), "scaled", tmp_path / "right.onnx")
+        tensorrt_.load(bundle_of(room, path, refittable=True), "scaled", tmp_path / "right.onnx")
     assert not room.device.opened
 
 
-def test_weights_are_streamed_without_a_graph(room, scaled, tmp_path):
+@pytest.mark.parametrize("free, budget", [(30, 15), (10**9, 24)])
+def test_weights_are_streamed_without_a_graph(room, scaled, tmp_path, free, budget):
+    """What does not fit into half of the memory that is free; the model has 24 bytes of weights."""
+    room.gpu["free"] = free
     path = room.write_plan(tmp_path / "scaled.plan", scaled(), ["WEIGHT_STREAMING"])
     with tensorrt_.load(bundle_of(room, path, weight_streaming=True), "scaled") as engine:
-        assert engine._engine.weight_streaming_budget_v2 == 1000
+        assert engine._engine.weight_streaming_budget_v2 == budget
         assert (run(engine, 1) == 2).all() and room.driver.launches == 0
 
 
