@@ -116,8 +116,8 @@ def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | N
     from pano4d.build_engines.onnx_export import OPSET
     from pano4d.build_engines.tensorrt_build import build_plan
     from pano4d.build_engines.typed_onnx import export_typed
-    from pano4d.runtime.backends.tensorrt_ import this_machine
     from pano4d.runtime.backends.tensorrt_bindings import find
+    from pano4d.runtime.backends.tensorrt_target import this_machine
 
     if precision == "fp8":
         raise BackendError("The backend 'tensorrt' does not compute in fp8: choose --precision fp16, or --backend "

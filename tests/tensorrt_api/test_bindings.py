@@ -8,7 +8,7 @@ import trt_bindings
 from trt_signatures import parse
 from trt_usage import Use, collect, faults
 
-RUNS = ("runtime/backends/tensorrt_bindings.py", "runtime/backends/tensorrt_.py")
+RUNS = ("runtime/backends/tensorrt_bindings.py", "runtime/backends/tensorrt_.py", "runtime/backends/tensorrt_target.py")
 BUILDS = ("build_engines/tensorrt_build.py",)
 LEAN_LACKS = {"OnnxParserRefitter", "ParserError"}
 """What the lean runtime does not have and a version-compatible plan does not need: weights are given to the others only."""

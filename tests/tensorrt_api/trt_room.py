@@ -136,7 +136,8 @@ class Room:
         monkeypatch.setitem(behaviour.GPU, "capability", "sm_90")
         monkeypatch.setitem(behaviour.GPU, "free", 10**9)
         monkeypatch.setattr(RoomDevice, "opened", 0)
-        monkeypatch.setattr("pano4d.runtime.backends.tensorrt_.Device", RoomDevice)
+        for module in ("tensorrt_", "tensorrt_target"):
+            monkeypatch.setattr(f"pano4d.runtime.backends.{module}.Device", RoomDevice)
         for module in ("device", "graph"):
             monkeypatch.setattr(f"pano4d.runtime.{module}.driver", lambda: self.driver)
         self.version = self.trt.__version__
