@@ -58,6 +58,9 @@ def build_plan(source: Path, path: Path, options: PlanOptions, exact: bool, gpu:
         plan = builder.build_serialized_network(network, config)
     if monitor.error is not None:
         raise monitor.error
+    if plan is None and interrupted():
+        # A handler of the caller's that raises nothing.
+        raise KeyboardInterrupt
     if plan is None:
         raise failure(trt, log, f"cannot build {path.name}", "allow more memory with --workspace, use a smaller --tile-batch, "
                       "or end what else uses the GPU")
@@ -189,13 +192,15 @@ def _signals_held() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    held, seen = (signal.SIGINT, signal.SIGTERM), []
+    # What is ignored, as Ctrl-C is by what runs in the background, stays so.
+    held = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    seen: list[int] = []
     reader, writer = socket.socketpair()
     for end in (reader, writer):
         end.setblocking(False)
 
     def interrupted() -> bool:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nothing has come, or the build is over
             seen.extend(number for number in reader.recv(64) if number in held)
         return bool(seen)
 

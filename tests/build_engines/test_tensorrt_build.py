@@ -165,6 +165,15 @@ def test_an_error_while_telling_stops_the_build_and_is_raised(source):
     assert told[-1] == ("scaled", 1, 2) and not source.with_suffix(".plan").exists()
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of Ctrl-C, whatever started the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_signal_stops_the_build_at_its_next_step(room, source, number, raised):
     def leave(*_):
@@ -181,6 +190,7 @@ def test_a_signal_stops_the_build_at_its_next_step(room, source, number, raised)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.set_wakeup_fd(-1) == -1
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_is_seen_by_threads_of_tensorrt_while_the_main_one_waits(room, source, monkeypatch):
     """TensorRT may report from threads of its own; Python runs no handler there, nor in the main thread meanwhile."""
     import trt_behaviour
@@ -198,6 +208,20 @@ def test_a_signal_is_seen_by_threads_of_tensorrt_while_the_main_one_waits(room, 
     with pytest.raises(KeyboardInterrupt):
         built(source, progress=lambda stage, done, total: done == 1 and os.kill(os.getpid(), signal.SIGINT))
     assert results == [False]
+
+
+def test_a_signal_that_is_ignored_stays_so(source, ctrl_c):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    about = built(source, progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert about["flags"] == [] and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_handler_that_raises_nothing_still_stops_the_build(source, ctrl_c):
+    called = []
+    signal.signal(signal.SIGINT, lambda *asked: called.append(asked[0]))
+    with pytest.raises(KeyboardInterrupt):
+        built(source, progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    assert called == [signal.SIGINT] and not source.with_suffix(".plan").exists()
 
 
 def test_outside_the_main_thread_signals_are_left_alone(room, source):
@@ -271,6 +295,7 @@ def test_stripped_plans_come_with_their_weights_and_animate(room, masked, tmp_pa
     _animates(room, bundle, build_bundle(masked, tmp_path / "cpu"), panorama_pixels, tmp_path)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_nothing(room, masked, tmp_path):
     (tmp_path / "bundles").mkdir()
 
