@@ -220,6 +220,8 @@ def lift(video: Path, **options: Any) -> None:
 @click.option("--precision", type=click.Choice(["fp16", "fp32", "fp8"]), default="fp16", show_default=True,
               help="Precision of the engines; fp8: the denoiser's matrix products, on a GPU.")
 @click.option("--fp8", "precision", flag_value="fp8", help="The same as --precision fp8.")
+@click.option("--calibration", type=click.Path(path_type=Path), multiple=True, metavar="PICTURE",
+              help="A panorama to find the scales of tensorrt's fp8 on; may be repeated.  [default: a drawn one]")
 @click.option("--tile-px", type=click.IntRange(min=8), help="Side of a tile.  [default: the checkpoint's]")
 @click.option("--frames", type=click.IntRange(min=1), help="Frames of a video.  [default: the checkpoint's]")
 @click.option("--tile-batch", type=click.IntRange(min=1), help="Tiles run at once.  [default: 1, or what --vram-limit lets]")

@@ -19,6 +19,7 @@ from pano4d.runtime.backends.base import TAIL, TensorSpec
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle, file_record
 from pano4d.runtime.errors import SettingsError
 
+DENOISERS = ("unet", TAIL)
 RECIPE = 5
 """Raised whenever this code builds other engines from the same input."""
 
@@ -30,7 +31,8 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
                  tile_px: int | None = None, frames: int | None = None, tile_batch: int | None = None, force: bool = False,
                  max_guidance_scale: float | None = None, progress: Progress | None = None, device: str | None = None,
                  options: Mapping[str, Any] | None = None, vram_limit_bytes: int | None = None,
-                 jobs: int = 1, unet: str | Path | None = None, loras: Iterable[str] = ()) -> Bundle:
+                 jobs: int = 1, unet: str | Path | None = None, loras: Iterable[str] = (),
+                 calibration: Iterable[str | Path] = ()) -> Bundle:
     """Export the networks of a checkpoint, compare them with it, and put the bundle in its place.
 
     On a GPU a denoiser for several tiles gets a second one beside it, for one tile and with the same weights.
@@ -41,7 +43,8 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         out: Folder of the bundle.
         backend: What will run the engines.
         precision: ``fp16`` or ``fp32``: how the weights are stored, and what a GPU computes in; ``fp8``: as ``fp16``, but
-            for the denoiser's matrix products, for ``aotinductor`` on a GPU that has them.
+            for the denoiser's matrix products, for ``aotinductor`` and ``tensorrt`` on a GPU that has them; of ``tensorrt``
+            its convolutions too.
         tile_px: Side of a tile in pixels; None for the checkpoint's.
         frames: Frames T; None for the checkpoint's.
         tile_batch: Tiles run at once; guidance doubles it. None for 1, or with a limit for as many as fit.
@@ -56,6 +59,7 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         jobs: Networks exported at once, each by a process of its own, which takes the memory of its network.
         unet: A .safetensors file with a denoiser that takes the place of the checkpoint's, such as AnimateLCM's.
         loras: LoRA that are merged into the denoiser, each as FILE or FILE:SCALE.
+        calibration: Panoramas on which ``tensorrt`` finds the scales of ``fp8``; none for one that is drawn.
 
     Returns:
         The bundle, opened.
@@ -64,9 +68,10 @@ def build_bundle(checkpoint: str | Path, out: str | Path, backend: str = "onnxru
         CheckpointError: The checkpoint cannot be used.
         BackendError: No such backend, or an engine differs from the checkpoint.
         BundleError: Something else lies in ``out``, or it cannot be written.
+        InputError: A panorama of the calibration cannot be used.
         SettingsError: No tile batch fits into the limit, or the engines do not run on a GPU, or must be built one by one.
     """
-    recipe = recipe_of(backend, precision, device, options)
+    recipe = recipe_of(backend, precision, device, options, calibration)
     if jobs > 1 and backend == "tensorrt":
         raise SettingsError(f"--jobs {jobs} would time plans of TensorRT while others run on the same GPU: leave --jobs out.")
     source = read_checkpoint(checkpoint, unet, loras)
@@ -158,7 +163,9 @@ def _fill(folder: Path, manifest: dict[str, Any], source: Checkpoint, tile: Tile
     bundle = write_manifest(folder, manifest)
     for done, name in enumerate(specs):
         progress("verify", done, len(specs))
-        figures = verify_network(bundle, source, name, manifest["build"]["options"]["precision"])
+        precision = manifest["build"]["options"]["precision"]
+        # No other network has anything in fp8.
+        figures = verify_network(bundle, source, name, "fp16" if precision == "fp8" and name not in DENOISERS else precision)
         if "workspace_bytes" in figures:
             manifest["networks"][name]["workspace_bytes"] = figures.pop("workspace_bytes")
         manifest["parity"][name] = figures
@@ -191,8 +198,9 @@ def _exporter(recipe: Recipe, asked: tuple, jobs: int, progress: Progress = _sil
 def _export(recipe: Recipe, name: str, folder: Path, source: Checkpoint, tile: TileShape,
             progress: Progress = _silent) -> list[Path]:
     inputs, outputs = map(recipe.typed, network_specs(source, tile, recipe.tail)[name])
-    return recipe.export(recipe.cheaper(reference_module(source, name), tile.frames), example_inputs(inputs), outputs,
-                         folder / f"{name}{recipe.suffix}", progress)
+    module = recipe.cheaper(reference_module(source, name), tile.frames)
+    known = [recipe.calibrate(module, source, tile)] if recipe.calibrate and name == "unet" else []
+    return recipe.export(module, example_inputs(inputs), outputs, folder / f"{name}{recipe.suffix}", progress, *known)
 
 
 def _export_asked(asked: tuple, *what: Any) -> list[Path]:

@@ -1,7 +1,7 @@
 """Say what differs between the backends that can be built for: options, target, element types, the exporter."""
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,8 @@ import numpy as np
 from torch import nn
 
 from pano4d.build_engines.channels_last import keep_channels_last
+from pano4d.build_engines.checkpoint import Checkpoint
+from pano4d.build_engines.networks import TileShape
 from pano4d.build_engines.plan_options import NAMES, PlanOptions
 from pano4d.build_engines.shortcuts import simplify
 from pano4d.runtime.backends import BACKENDS
@@ -20,6 +22,7 @@ from pano4d.runtime.errors import BackendError
 BUILDABLE = ("onnxruntime", "tensorrt", "aotinductor")
 PRECISIONS = ("fp32", "fp16", "fp8")
 FP8_CAPABILITY = (8, 9)
+_NO_FP8 = ("The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability {}.{} or newer.")
 
 
 Progress = Callable[[str, int, int], None]
@@ -39,9 +42,12 @@ class Recipe:
         cheaper: Rewrites a module of diffusers into one that computes the same, given the frames of a clip; in place.
         typed: Gives inputs or outputs of a network their element types.
         export: Called with module, example inputs, outputs, path and a function to tell phase, done and total; writes the
-            engine and returns its files, the engine first, its weights next where they have a file of their own.
+            engine and returns its files, the engine first, its weights next where they have a file of their own. With a
+            ``calibrate``, its result is one argument more for the denoiser.
         tail: Whether a denoiser for several tiles gets a second one beside it, for one tile, which shares its weights.
         command: What the command line was given of the options; begins with a space unless it is empty.
+        calibrate: Given the denoiser as it will be exported, the checkpoint and the shapes: what its export must know of
+            the values that it computes with. None where nothing has to be known.
     """
 
     suffix: str
@@ -52,13 +58,14 @@ class Recipe:
     target: Mapping[str, Any]
     cheaper: Callable[[nn.Module, int], nn.Module]
     typed: Callable[[list[TensorSpec]], list[TensorSpec]]
-    export: Callable[[nn.Module, dict[str, np.ndarray], list[TensorSpec], Path, Progress], list[Path]]
+    export: Callable[..., list[Path]]
     tail: bool = False
     command: str = ""
+    calibrate: Callable[[nn.Module, Checkpoint, TileShape], Any] | None = None
 
 
 def recipe_of(backend: str, precision: str, device: str | None = None,
-              options: Mapping[str, Any] | None = None) -> Recipe:
+              options: Mapping[str, Any] | None = None, calibration: Iterable[str | Path] = ()) -> Recipe:
     """Find the recipe of a backend; only what it needs is imported.
 
     Args:
@@ -67,12 +74,14 @@ def recipe_of(backend: str, precision: str, device: str | None = None,
         device: For ``aotinductor``, ``cuda`` or ``cpu``; None for the GPU where torch sees one.
         options: For ``aotinductor``, further options of Inductor by its own names; for ``tensorrt``, those of
             ``PlanOptions``.
+        calibration: For ``tensorrt`` in ``fp8``, panoramas to find the range of values on; none for one that is drawn.
 
     Returns:
         The recipe.
 
     Raises:
-        BackendError: There is no such backend, precision, device or option.
+        BackendError: There is no such backend, precision, device or option, or nothing to calibrate.
+        InputError: A panorama cannot be used.
     """
     if backend not in BUILDABLE:
         known = "there is nothing to build for it" if backend in BACKENDS else "there is no such backend"
@@ -85,13 +94,17 @@ def recipe_of(backend: str, precision: str, device: str | None = None,
     if plan and backend != "tensorrt":
         raise BackendError(f"--{plan[0].removesuffix('_bytes').replace('_', '-')} is an option of plans, and the backend is "
                            f"{backend!r}: leave it out, or build with --backend tensorrt.")
+    calibration = list(calibration)
+    if calibration and (backend, precision) != ("tensorrt", "fp8"):
+        raise BackendError(f"--calibration finds scales for fp8 of tensorrt, and {precision} of {backend} has none: leave it "
+                           "out, or build with --backend tensorrt --fp8.")
     if backend == "aotinductor":
         return _aotinductor(precision, device, options)
     if backend == "tensorrt":
-        return _tensorrt(precision, device, options)
+        return _tensorrt(precision, device, options, calibration)
     if precision == "fp8":
         raise BackendError(f"The backend {backend!r} does not compute in fp8: choose --precision fp16, or --backend "
-                           "aotinductor with a GPU.")
+                           "tensorrt or aotinductor with a GPU.")
     if device or options:
         raise BackendError(f"The backend {backend!r} takes neither a device nor options of a compiler: leave them out, or "
                            "build with --backend aotinductor.")
@@ -111,7 +124,7 @@ def _onnxruntime(precision: str) -> Recipe:
                   {"device": "any", "opset": OPSET}, _simplify, lambda specs: specs, export)
 
 
-def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | None) -> Recipe:
+def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | None, pictures: list[str | Path]) -> Recipe:
     from pano4d.build_engines.aot_export import precision_block, typed_specs
     from pano4d.build_engines.onnx_export import OPSET
     from pano4d.build_engines.tensorrt_build import build_plan
@@ -119,16 +132,22 @@ def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | N
     from pano4d.runtime.backends.tensorrt_bindings import find
     from pano4d.runtime.backends.tensorrt_target import this_machine
 
-    if precision == "fp8":
-        raise BackendError("The backend 'tensorrt' does not compute in fp8: choose --precision fp16, or --backend "
-                           "aotinductor.")
     if device == "cpu":
         raise BackendError("Plans of TensorRT are for a GPU: leave --device out, or build with --backend onnxruntime.")
     chosen, version, machine = PlanOptions.of(options or {}), find().__version__, this_machine()
+    calibration = None
+    if precision == "fp8":
+        from pano4d.build_engines.calibration import Calibration
+
+        capability = machine["compute_capability"]
+        if tuple(map(int, capability.split("."))) < FP8_CAPABILITY:
+            raise BackendError(_NO_FP8.format(machine["gpu"], *FP8_CAPABILITY))
+        calibration = Calibration.of(pictures)
 
     def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
-               progress: Progress) -> list[Path]:
-        files = export_typed(module, inputs, outputs, path.with_suffix(".onnx"), precision)
+               progress: Progress, ranges: Any = None) -> list[Path]:
+        stored = "fp16" if precision == "fp8" else precision
+        files = export_typed(module, inputs, outputs, path.with_suffix(".onnx"), stored, ranges)
         build_plan(files[0], path, chosen, precision == "fp32", machine["gpu"], progress)
         if chosen.strip:
             return [path, *files]
@@ -139,11 +158,12 @@ def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | N
     versions = _versions("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
     # The same plans come of another card of the same kind, and of another driver.
     decisive = {"opset": OPSET, "plan": asdict(chosen), "compute_capability": machine["compute_capability"],
-                "tensorrt": version}
+                "tensorrt": version, **({"calibration": calibration.block()} if calibration else {})}
+    given = "".join(f" --calibration {picture['name']}" for picture in calibration.named) if pictures else ""
     # A plan holds its weights: a second denoiser would hold them twice on the GPU, so there is none.
     return Recipe(".plan", version, versions, decisive, precision_block(precision, "cuda"),
                   machine | {"plan": chosen.block()}, _simplify, partial(typed_specs, precision=precision, device="cuda"),
-                  export, command=chosen.command())
+                  export, command=chosen.command() + given, calibrate=calibration.ranges if calibration else None)
 
 
 def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] | None) -> Recipe:
@@ -157,8 +177,7 @@ def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] 
         raise BackendError("Products in fp8 were asked for, and engines for a CPU: choose --precision fp16, or build on a "
                            "machine with a GPU.")
     if precision == "fp8" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
-        raise BackendError("The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability "
-                           "{}.{} or newer.".format(torch.cuda.get_device_name(), *FP8_CAPABILITY))
+        raise BackendError(_NO_FP8.format(torch.cuda.get_device_name(), *FP8_CAPABILITY))
 
     def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
                progress: Progress) -> list[Path]:

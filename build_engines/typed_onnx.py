@@ -4,12 +4,15 @@ Products, convolutions and attention are float16. Normalisations are float32, si
 the waves of noise levels and time ids, which the modules of diffusers compute so themselves.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pano4d.build_engines.float8 import Range
+from pano4d.build_engines.fp8_onnx import quantize
 from pano4d.build_engines.onnx_export import exported_model, save_model
 from pano4d.build_engines.shortcuts import GroupNorm
 from pano4d.runtime.backends.base import TensorSpec
@@ -30,7 +33,7 @@ class InFloat32(nn.Module):
 
 
 def export_typed(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
-                 precision: str) -> list[Path]:
+                 precision: str, ranges: Mapping[str, Range] | None = None) -> list[Path]:
     """Export a module.
 
     Args:
@@ -40,17 +43,22 @@ def export_typed(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list
         outputs: Its outputs.
         path: The .onnx file to write. Weights of more than 1.5 GB go into a file beside it.
         precision: ``fp16`` or ``fp32``.
+        ranges: What each weight is multiplied with, to put products of float16 into fp8; None leaves them.
 
     Returns:
         The files written, the .onnx first.
 
     Raises:
-        BackendError: torch cannot export the module, or float16 cannot hold a weight.
+        BackendError: torch cannot export the module, float16 cannot hold a weight, or no product can be in fp8.
     """
     if precision == "fp16":
         _refuse_overflow(module, path.stem)
         module = norms_in_float32(module.half())
-    return save_model(exported_model(module, inputs, outputs, path.stem), path)
+    model = exported_model(module, inputs, outputs, path.stem)
+    if ranges is not None:
+        model.graph.name = path.stem
+        quantize(model, ranges)
+    return save_model(model, path)
 
 
 def norms_in_float32(module: nn.Module) -> nn.Module:

@@ -234,7 +234,7 @@ class Animator:
             x, previous, difference = state["x"], state["previous"], state.get("difference")
         progress("denoise", start, steps)
         with self._engines.use("unet") as engine:
-            denoiser = _Denoiser(engine, told)
+            denoiser = Denoiser(engine, told)
             guided = schedule.guided_steps(sigmas, settings.guidance_interval) & self.guided
             reused = schedule.reused_steps(guided, settings.guidance_reuse)
             for i in range(start, steps):
@@ -353,7 +353,7 @@ class Animator:
         return tile["px"] / tile["latent_px"] / self.layout.focal(tile["px"]) * mask.shape[1] / (2 * np.pi)
 
 
-class _Denoiser:
+class Denoiser:
     """Evaluate the denoiser for all moving tiles at one noise level."""
 
     def __init__(self, engine, told: Conditions) -> None:

@@ -2,8 +2,13 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
+
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
 
 PREPROCESSOR = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]}
 RECOMMENDED = {"name": "tiny", "license": "Apache-2.0", "num_frames": 2, "tile_px": 16, "num_inference_steps": 5,
@@ -68,3 +73,12 @@ def written():
 def copied(masked, tmp_path):
     """A copy of the masked checkpoint, to be damaged."""
     return shutil.copytree(masked, tmp_path / "copied")
+
+
+@pytest.fixture(scope="session")
+def operators(root):
+    """Operators that TensorRT's parser knows, each with its types; and the opsets."""
+    read = json.loads((root / "tests" / "tensorrt_api" / "onnx_operators.json").read_text(encoding="utf-8"))
+    known = {name: set(group["types"]) for group in read["supported"] for name in group["operators"]}
+    assert not set(known) & set(read["unsupported"])
+    return known, read["opset"]

@@ -1,5 +1,6 @@
 """Building plans: options, errors, timings, progress, Ctrl-C; and whole bundles. TensorRT and the GPU are stand-ins."""
 
+import hashlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 from click.testing import CliRunner  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from pano4d.build_engines import plan_options  # noqa: E402
 from pano4d.build_engines.build import build_bundle  # noqa: E402
@@ -21,7 +23,7 @@ from pano4d.build_engines.tensorrt_build import build_plan, timing_cache  # noqa
 from pano4d.cli import cli  # noqa: E402
 from pano4d.runtime.backends.base import NETWORKS, TensorSpec  # noqa: E402
 from pano4d.runtime.bundle import Bundle  # noqa: E402
-from pano4d.runtime.errors import BackendError, SettingsError  # noqa: E402
+from pano4d.runtime.errors import BackendError, InputError, SettingsError  # noqa: E402
 from pano4d.runtime.pipeline import Animator  # noqa: E402
 from pano4d.runtime.settings import AnimateSettings  # noqa: E402
 
@@ -233,7 +235,7 @@ def test_outside_the_main_thread_signals_are_left_alone(room, source):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"precision": "fp8"}, "does not compute in fp8: choose --precision fp16"),
+    ({"precision": "fp16", "calibration": ["a.jpg"]}, "fp16 of tensorrt has none: leave it out, or .* --backend tensorrt --fp8"),
     ({"device": "cpu"}, "are for a GPU: leave --device out"),
     ({"options": {"max_autotune": True}}, "no option 'max_autotune'")])
 def test_what_plans_cannot_be_is_refused(room, options, words):
@@ -251,6 +253,42 @@ def test_options_of_plans_are_refused_elsewhere(backend):
     assert plan_options.NAMES == set(PlanOptions.__dataclass_fields__)
     with pytest.raises(BackendError, match="--workspace is an option of plans, .*build with --backend tensorrt"):
         recipe_of(backend, "fp16", "cpu", {"workspace_bytes": 1})
+
+
+def test_fp8_needs_a_gpu_that_has_it(room):
+    room.gpu["capability"] = "sm_80"
+    with pytest.raises(BackendError, match="stand-in GPU computes nothing in fp8: choose --precision fp16, .* 8.9 or newer"):
+        recipe_of("tensorrt", "fp8")
+
+
+def test_the_pictures_of_a_calibration_change_the_key_whatever_they_are_called(room, tmp_path, panorama_pixels):
+    for name, pixels in (("a.png", panorama_pixels), ("b.png", panorama_pixels), ("c.png", 255 - panorama_pixels)):
+        Image.fromarray(pixels).save(tmp_path / name)
+    drawn, one, other = (recipe_of("tensorrt", "fp8", calibration=given) for given in (
+        [], [tmp_path / "a.png"], [tmp_path / "c.png"]))
+    assert one.command == " --calibration a.png" and drawn.command == ""
+    assert len({json.dumps(dict(recipe.options), sort_keys=True) for recipe in (drawn, one, other)}) == 3
+    assert "tmp" not in json.dumps(dict(one.options)) and recipe_of("tensorrt", "fp16").options.get("calibration") is None
+    with pytest.raises(InputError, match="missing.png"):
+        recipe_of("tensorrt", "fp8", calibration=[tmp_path / "missing.png"])
+
+
+@pytest.mark.parametrize("tensorrt_room", ["11.4"], indirect=True)
+def test_a_denoiser_in_fp8_is_built_end_to_end(room, masked, tmp_path, panorama_pixels):
+    Image.fromarray(panorama_pixels).save(tmp_path / "scene.png")
+    done = CliRunner().invoke(cli, ["build", str(masked), "--out", str(tmp_path / "out"), "--backend", "tensorrt", "--fp8",
+                                    "--calibration", str(tmp_path / "scene.png"), "--strip", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    bundle = Bundle.open(tmp_path / "out")
+    assert bundle.manifest["precision"] == {"weights": "float8", "compute": "float16"}
+    picture, = bundle.manifest["build"]["options"]["calibration"]["pictures"]
+    assert picture == {"name": "scene.png", "sha256": hashlib.sha256((tmp_path / "scene.png").read_bytes()).hexdigest()}
+    assert bundle.manifest["build"]["command"].endswith("--tile-batch 1 --strip --calibration scene.png")
+    counts = {name: [node.op_type for node in onnx.load(bundle.path / f"{name}.onnx").graph.node].count("QuantizeLinear")
+              for name in NETWORKS}
+    assert counts.pop("unet") > 10 and set(counts.values()) == {0}
+    errors = {name: figures["relative_error"] for name, figures in bundle.manifest["parity"].items()}
+    assert 3e-3 < errors["unet"] <= 5e-2 and max(errors[name] for name in counts) <= 1e-2
 
 
 def test_every_option_of_plans_changes_the_key(room):

@@ -1,7 +1,5 @@
 """ONNX for strongly typed engines: what is float16, what is float32, and that TensorRT's parser knows every operator."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper  # noqa: E402
+from parser_list import strange, types_of  # noqa: E402
 
 from pano4d.build_engines.aot_export import typed_specs  # noqa: E402
 from pano4d.build_engines.checkpoint import read_checkpoint  # noqa: E402
@@ -21,20 +20,6 @@ from pano4d.runtime.backends.onnxruntime_ import OnnxruntimeEngine  # noqa: E402
 from pano4d.runtime.errors import BackendError  # noqa: E402
 
 NORMS = ("LayerNormalization", "InstanceNormalization", "BatchNormalization", "GroupNormalization")
-TYPES = {TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.INT64: "INT64", TensorProto.INT32: "INT32",
-         TensorProto.BOOL: "BOOL", TensorProto.DOUBLE: "FP64"}
-RESIZE = {"mode": {"nearest", "linear"}, "keep_aspect_ratio_policy": {"stretch"}, "coordinate_transformation_mode": {
-    "half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners"},
-    "nearest_mode": {"floor", "ceil", "round_prefer_floor", "round_prefer_ceil"}}
-
-
-@pytest.fixture(scope="session")
-def operators(root):
-    """Operators that TensorRT's parser knows, each with its types; and the opsets."""
-    read = json.loads((root / "tests" / "tensorrt_api" / "onnx_operators.json").read_text(encoding="utf-8"))
-    known = {name: set(group["types"]) for group in read["supported"] for name in group["operators"]}
-    assert not set(known) & set(read["unsupported"])
-    return known, read["opset"]
 
 
 @pytest.fixture(scope="module")
@@ -130,32 +115,3 @@ def test_a_resize_and_an_opset_that_the_parser_does_not_know_are_found(operators
     node = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="cubic")
     model = helper.make_model(helper.make_graph([node], "one", [x], [y], [sizes]), opset_imports=[helper.make_opsetid("", 25)])
     assert strange(model, *operators) == ["opset 25 is not 9 to 24", "Resize with mode cubic"]
-
-
-def types_of(model):
-    """Infer the types of all values, and let ONNX check that they fit one another."""
-    onnx.checker.check_model(model, full_check=True)
-    graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
-    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
-    kinds |= {value.name: value.data_type for value in graph.initializer}
-    return {name: TYPES[kind] for name, kind in kinds.items()}
-
-
-def strange(model, known, opset):
-    """Say what in a model TensorRT's parser does not take."""
-    lowest, highest = opset
-    found = [f"opset {one.version} is not {lowest} to {highest}" for one in model.opset_import
-             if not one.domain and not lowest <= one.version <= highest]
-    types = {} if found else types_of(model)
-    for node in model.graph.node:
-        if node.domain or node.op_type not in known:
-            found.append(f"{node.op_type} is not known")
-            continue
-        # Shapes and indices are INT64 whatever the operator works on.
-        worked_on = {types.get(name) for name in (*node.input[:1], *node.output)} - {None}
-        found += [f"{node.op_type} of {kind}" for kind in sorted(worked_on - known[node.op_type])]
-        found += [f"Resize with {one.name} {one.s.decode()}" for one in node.attribute if node.op_type == "Resize"
-                  and one.name in RESIZE and one.s.decode() not in RESIZE[one.name]]
-        if node.op_type == "LayerNormalization" and len([name for name in node.output if name]) > 1:
-            found.append("LayerNormalization with more than its first output")
-    return found

@@ -225,7 +225,7 @@ def test_a_consistency_model_gets_fresh_noise_of_the_next_level_at_each_step(pan
         states.append(x.copy())
         return x * np.float32(-schedule.scalings(sigma)[0] / schedule.scalings(sigma)[1]), None
 
-    monkeypatch.setattr(pipeline._Denoiser, "__call__", nothing)
+    monkeypatch.setattr(pipeline.Denoiser, "__call__", nothing)
     animator = Animator(FakeBundle(), replace(SETTINGS, solver="lcm", levels="lcm", steps=3))
     moving = animator.animate(panorama, mask).moving_tiles
     tile = FakeBundle().tile
