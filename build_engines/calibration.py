@@ -26,8 +26,6 @@ from pano4d.runtime.calibration import LEVELS, SEED, TILES, drawn_panorama, run_
 from pano4d.runtime.errors import BackendError
 from pano4d.runtime.image import read_panorama
 
-KEPT_CALL = 3 * TILES
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -92,7 +90,12 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.ranges: dict[str, Range] = {}
         self.call: tuple[Tensor, ...] = ()
-        self._module, self._keys, self._calls = module, {}, 0
+        self._module, self._keys, self._distance = module, {}, np.inf
+
+    def __enter__(self) -> "Watch":
+        """Begin to look; between two times the module may have moved, and its weights lie where others lay."""
+        self._keys.clear()
+        return super().__enter__()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Note the input of a product, and compute it."""
@@ -101,10 +104,15 @@ class Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def keep(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        """Keep what the denoiser is called with, of the third level: noise and picture are both strong there."""
-        self._calls += 1
-        if self._calls <= KEPT_CALL:
-            self.call = tuple(one.detach().cpu().clone() for one in arguments)
+        """Keep what the denoiser is called with at the level closest to 1, where noise and picture are as strong.
+
+        Args:
+            module: The denoiser.
+            arguments: Of its call; the second, a quarter of the logarithm of the level, is 0 there.
+        """
+        distance = abs(float(arguments[1][0]))
+        if distance < self._distance:
+            self.call, self._distance = tuple(one.detach().cpu().clone() for one in arguments), distance
 
     def _see(self, x: Tensor, weight: Tensor, convolves: bool) -> None:
         if not has_kernel(convolves, x.shape, weight.shape):
@@ -112,8 +120,8 @@ class Watch(TorchFunctionMode):
         x = x.detach()
         largest = float(x.abs().amax())
         if not largest <= torch.finfo(torch.float16).max:
-            raise BackendError(f"What {self._name(weight)} is multiplied with reaches {largest:.3g} on the calibration's tiles, "
-                               "and float16 ends at 65504: build with --precision fp32, or check the checkpoint.")
+            raise BackendError(f"What {self._name(weight)} is multiplied with reaches {largest:.3g} on the calibration's "
+                               "tiles, and float16 ends at 65504: build with --precision fp32, or check the checkpoint.")
         known = self.ranges.setdefault(key_at(weight, self._keys), Range(name=self._name(weight)))
         known.largest = max(known.largest, largest)
         known.squares += float(x.square().sum(dtype=torch.float64))

@@ -58,8 +58,8 @@ def affordable(module: nn.Module, call: tuple[Tensor, ...], ranges: Mapping[str,
             taken.pop()
     module.cpu()
     if not taken:
-        raise BackendError(f"Every kind of product of the denoiser moves its output by more than {BUDGET:.1%} in fp8: build with "
-                           "--precision fp16.")
+        raise BackendError(f"Every kind of product of the denoiser moves its output by more than {BUDGET:.1%} in fp8: build "
+                           "with --precision fp16.")
     return _of(kinds, taken)
 
 

@@ -55,7 +55,7 @@ def quantize(model: ir.Model, ranges: Mapping[str, Range]) -> int:
         own, seen = range_of(weight), ranges.get(weight_key(weight), Range())
         if not (fits(own) and fits(seen)):
             continue
-        _quantize_weight(graph, node, own, zero)
+        _quantize_weight(graph, node, own, zero, pairs)
         _quantize_input(graph, node, seen, zero, pairs)
         done += 1
     if not done:
@@ -91,14 +91,15 @@ def _constant(value: ir.Value) -> np.ndarray | None:
     return np.take(inputs[0], inputs[1], node.attributes.get_int("axis", 0))
 
 
-def _quantize_weight(graph: ir.Graph, node: ir.Node, own: Range, zero: ir.Value) -> None:
+def _quantize_weight(graph: ir.Graph, node: ir.Node, own: Range, zero: ir.Value, pairs: dict[str, ir.Value]) -> None:
     """Store a weight in float8, in the layout that the product takes, and drop it in float16 where nobody else needs it."""
     value = node.inputs[1]
-    scale = scale_of(own.largest)
-    stored = _stored(graph, f"{value.name}.float8", to_float8(_constant(value), scale))
-    scales = _stored(graph, f"{value.name}.scale", np.asarray(scale))
-    back = _node(graph, node, "DequantizeLinear", [stored, scales, zero], ir.DataType.FLOAT16, value.shape)
-    node.replace_input_with(1, back)
+    if value.name not in pairs:
+        scale = scale_of(own.largest)
+        stored = _stored(graph, f"{value.name}.float8", to_float8(_constant(value), scale))
+        scales = _stored(graph, f"{value.name}.scale", np.asarray(scale))
+        pairs[value.name] = _node(graph, node, "DequantizeLinear", [stored, scales, zero], ir.DataType.FLOAT16, value.shape)
+    node.replace_input_with(1, pairs[value.name])
     _drop(graph, value)
 
 

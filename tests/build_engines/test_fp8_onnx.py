@@ -20,7 +20,7 @@ from pano4d.build_engines.checkpoint import read_checkpoint  # noqa: E402
 from pano4d.build_engines.float8 import SMALLEST_SCALE, Range, fits, has_kernel, range_of, scale_of, to_float8  # noqa: E402
 from pano4d.build_engines.fp8_onnx import quantize  # noqa: E402
 from pano4d.build_engines.networks import example_inputs, network_specs, reference_module, tile_shape  # noqa: E402
-from pano4d.build_engines.onnx_export import save_model  # noqa: E402
+from pano4d.build_engines.onnx_export import exported_model, save_model  # noqa: E402
 from pano4d.build_engines.shortcuts import simplify  # noqa: E402
 from pano4d.build_engines.typed_onnx import export_typed  # noqa: E402
 from pano4d.build_engines.verify import parity  # noqa: E402
@@ -30,7 +30,7 @@ from pano4d.runtime.calibration import drawn_panorama  # noqa: E402
 from pano4d.runtime.errors import BackendError  # noqa: E402
 
 BOUND = 3e-2
-"""Largest relative error of the tiny denoiser on noise; 1.7e-2 was measured."""
+"""Largest relative error of the tiny denoiser on noise; 1.9e-2 and 2.2e-2 were measured on two draws."""
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +190,45 @@ def test_ranges_are_those_of_float64(tmp_path):
     assert seen.largest == np.abs(wide).max() and seen.typical == pytest.approx(np.sqrt((wide**2).mean()), rel=1e-6)
 
 
+def test_a_weight_that_lies_where_another_lay_is_another(tmp_path):
+    """A module that goes to a GPU again finds itself in other memory."""
+    layer, watch = nn.Linear(16, 16), Watch(None)
+    watch._name = lambda weight: "weight"
+    for size in (1.0, 2.0):
+        with watch:
+            layer(torch.full((1, 4, 16), size))
+        layer.weight.data *= 3.0
+    assert [one.largest for one in watch.ranges.values()] == [1.0, 2.0]
+
+
+def test_the_call_kept_is_that_at_the_level_closest_to_one():
+    watch = Watch(None)
+    for c_noise in (1.5, 0.3, -0.1, -1.2):
+        watch.keep(None, (torch.full((2,), c_noise), torch.full((2,), c_noise)))
+    assert [float(one[0]) for one in watch.call] == [pytest.approx(-0.1)] * 2
+
+
+def test_a_weight_of_two_products_is_stored_once(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 16, bias=False)
+
+        def forward(self, x):
+            return self.layer(torch.sigmoid(self.layer(x)))
+
+    module, x, watch = Twice(), torch.randn(1, 4, 16), Watch(None)
+    watch._name = lambda weight: "weight"
+    with watch:
+        module(x)
+    model = exported_model(module.half(), {"x": x.half().numpy()}, [TensorSpec("y", "float16", (1, 4, 16))], "twice")
+    assert quantize(model, watch.ranges) == 2
+    path, = save_model(model, tmp_path / "twice.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    stored = [one.data_type for one in onnx.load(path).graph.initializer if one.dims]
+    assert stored == [TensorProto.FLOAT8E4M3FN]
+
+
 @pytest.mark.parametrize("fault, said", [
     (None, "No product of layer can be in fp8"), (np.nan, "is not finite in float16: download or save")])
 def test_a_network_without_a_product_that_fits_is_refused(tmp_path, fault, said):
@@ -197,8 +236,6 @@ def test_a_network_without_a_product_that_fits_is_refused(tmp_path, fault, said)
     if fault:
         layer.weight.data[3, 4] = fault
     spec = TensorSpec("y", "float16", (1, 4, 16))
-    from pano4d.build_engines.onnx_export import exported_model
-
     model = exported_model(layer, {"x": np.ones((1, 4, 16), np.float16)}, [spec], "layer")
     model.graph.name = "layer"
     with pytest.raises(BackendError, match=said):
@@ -220,7 +257,7 @@ def test_a_network_that_can_afford_nothing_is_refused(monkeypatch):
 
 
 def test_kinds_are_names_without_the_numbers_of_blocks():
-    assert fp8_choice.kind_of("unet.down_blocks.0.resnets.12.spatial.conv1.weight") == "unet.down_blocks.resnets.spatial.conv1.weight"
+    assert fp8_choice.kind_of("unet.down_blocks.0.resnets.12.conv1.weight") == "unet.down_blocks.resnets.conv1.weight"
 
 
 def test_a_drawn_panorama_is_always_the_same_and_full_of_detail():
