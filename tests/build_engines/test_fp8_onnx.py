@@ -17,7 +17,8 @@ from pano4d.build_engines import fp8_choice  # noqa: E402
 from pano4d.build_engines.aot_export import typed_specs  # noqa: E402
 from pano4d.build_engines.calibration import Calibration, Watch  # noqa: E402
 from pano4d.build_engines.checkpoint import read_checkpoint  # noqa: E402
-from pano4d.build_engines.float8 import SMALLEST_SCALE, Range, fits, has_kernel, range_of, scale_of, to_float8  # noqa: E402
+from pano4d.build_engines.float8 import (  # noqa: E402
+    SMALLEST_SCALE, Range, fits, has_kernel, range_of, scale_of, to_float8, weight_key)
 from pano4d.build_engines.fp8_onnx import quantize  # noqa: E402
 from pano4d.build_engines.networks import example_inputs, network_specs, reference_module, tile_shape  # noqa: E402
 from pano4d.build_engines.onnx_export import exported_model, save_model  # noqa: E402
@@ -129,6 +130,23 @@ def test_weights_are_the_old_ones_to_within_their_rounding_and_a_quarter_of_floa
         assert (np.abs(back - weight)[normal] <= 2.0**-4 * np.abs(weight)[normal]).all()
         assert np.abs(back - weight)[~normal].max(initial=0) <= scale * 2.0**-10 * 1.001
         checked += 1
+    assert checked >= 15
+
+
+def test_scales_of_activations_are_those_of_the_calibration(small, quantized):
+    half, ranges, _ = small
+    before = {one.name: numpy_helper.to_array(one) for one in onnx.load(half).graph.initializer}
+    stored = {one.name: numpy_helper.to_array(one) for one in quantized[2].graph.initializer if one.name.endswith(".scale")}
+    makers = {name: node for node in quantized[2].graph.node for name in node.output}
+    checked = 0
+    for node in quantized[2].graph.node:
+        x, weight = (makers.get(name) for name in (*node.input, "", "")[:2])
+        name = weight.input[0].removesuffix(".float8") if weight and weight.op_type == "DequantizeLinear" else None
+        if name in before and node.op_type in ("MatMul", "Conv"):
+            seen = ranges[weight_key(before[name] if node.op_type == "Conv" else before[name].T)]
+            exact, scale = np.float64(seen.largest) / 448, stored[x.input[1]]
+            assert scale.dtype == np.float16 and exact <= np.float64(scale) <= exact * (1 + 2.0**-9)
+            checked += 1
     assert checked >= 15
 
 
