@@ -105,7 +105,8 @@ def test_lift_and_build(calls):
                                                      "max_guidance_scale": None, "device": "cuda",
                                                      "options": {"max_autotune": True, "triton.num": [1, 2]},
                                                      "vram_limit_bytes": 3 * 2**29, "jobs": 1, "progress": None,
-                                                     "unet": None, "loras": ("a.safetensors:0.5", "b.safetensors")})]
+                                                     "unet": None, "loras": ("a.safetensors:0.5", "b.safetensors"),
+                                                     "calibration": ()})]
 
 
 def test_the_licence_is_printed_once(calls, monkeypatch):
