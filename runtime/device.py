@@ -344,6 +344,17 @@ class Device:
         call(self._cu.cuEventRecord, event, self.stream)
         return event
 
+    def chain(self, first: int, then: int) -> None:
+        """Let what a stream is given from now on wait for what another was given so far; the CPU does not wait.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
+        event = call(self._cu.cuEventCreate, self._cu.CUevent_flags.CU_EVENT_DISABLE_TIMING)
+        call(self._cu.cuEventRecord, event, first)
+        call(self._cu.cuStreamWaitEvent, then, event, 0)
+        call(self._cu.cuEventDestroy, event)
+
     def wait(self, event: Any) -> None:
         """Wait for an event and give it back.
 

@@ -406,6 +406,8 @@ class Denoiser:
 
 def _runs_on_device(bundle: Bundle, backend: str | None) -> bool:
     """Say whether the engines hold their tensors on a GPU."""
+    if backend == "onnxruntime-cuda":
+        return True
     own = bundle.manifest["backend"]["name"]
     return backend in (None, own) and bundle.manifest["target"].get("device") == "cuda"
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, Callable[[], ModuleType]] = {
     name: partial(importlib.import_module, f"pano4d.runtime.backends.{module}")
-    for name, module in (("onnxruntime", "onnxruntime_"), ("tensorrt", "tensorrt_"), ("aotinductor", "aotinductor"),
-                         ("eager", "eager"), ("fake", "fake"))
+    for name, module in (("onnxruntime", "onnxruntime_"), ("onnxruntime-cuda", "onnxruntime_cuda"),
+                         ("tensorrt", "tensorrt_"), ("aotinductor", "aotinductor"), ("eager", "eager"), ("fake", "fake"))
 }
 """Name of each backend, and a function that imports its module."""
 

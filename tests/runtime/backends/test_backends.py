@@ -10,7 +10,8 @@ from pano4d.runtime.errors import BackendError
 
 
 def test_an_unknown_backend_names_the_known_ones():
-    with pytest.raises(BackendError, match="no backend 'tensorflow': choose one of onnxruntime, tensorrt, aotinductor, eager, fake"):
+    known = "onnxruntime, onnxruntime-cuda, tensorrt, aotinductor, eager, fake"
+    with pytest.raises(BackendError, match=f"no backend 'tensorflow': choose one of {known}"):
         backends.load_engine(FakeBundle(), "unet", "tensorflow")
 
 

@@ -1,0 +1,126 @@
+"""Run ONNX engines with onnxruntime's CUDA provider, on arrays that stay on the GPU.
+
+A session computes on one stream, fixed when it is loaded. It is a stream of the engine's own; events order it after what
+the caller's stream was given before a run, and the caller's stream after the run, so that nothing waits on the CPU.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pano4d.runtime.backends.base import Availability, Engine
+from pano4d.runtime.backends.onnxruntime_ import _first_line, _import, session_options
+from pano4d.runtime.bundle import Bundle, Network
+from pano4d.runtime.device import Device, DeviceArray, as_device_array
+from pano4d.runtime.errors import BackendError, DeviceMemoryError
+
+PROVIDER = "CUDAExecutionProvider"
+_INSTALL = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+_FULL = ("out of memory", "alloc_failed", "failed to allocate memory", "smaller than requested bytes")
+
+
+class OnnxruntimeCudaEngine(Engine):
+    """One network as a session on the GPU. Run it from one thread at a time.
+
+    Args:
+        described: Its file and tensors, as ``Bundle.network`` gives them.
+        device: Where; closed with the engine.
+
+    Raises:
+        BackendError: onnxruntime refuses the file, or would compute some of it on the CPU.
+        DeviceMemoryError: The GPU is full.
+    """
+
+    device = "cuda"
+
+    def __init__(self, described: Network, device: Device) -> None:
+        runtime = _import()
+        self.inputs, self.outputs, self._device = described.inputs, described.outputs, device
+        options = session_options()
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # Memory is taken as it is asked for, not in powers of two; float32 is not rounded to TF32.
+        chosen = {"device_id": str(device.ordinal), "user_compute_stream": str(device.stream), "use_tf32": "0",
+                  "arena_extend_strategy": "kSameAsRequested"}
+        try:
+            self._session = runtime.InferenceSession(str(described.path), options, providers=[(PROVIDER, chosen)],
+                                                     enable_fallback=0)
+        except Exception as error:
+            raise _told(error, f"cannot load {described.path} on the GPU", "install the CUDA and cuDNN that it names, or "
+                        "use --backend onnxruntime") from error
+        if PROVIDER not in self._session.get_providers():
+            raise BackendError(f"onnxruntime fell back to the CPU for {described.path}: install its CUDA and cuDNN, or use "
+                               "--backend onnxruntime.")
+        self._binding, self._options = self._session.io_binding(), runtime.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def run(self, buffers: Mapping[str, Any], stream: Any = None) -> None:
+        """Compute on the caller's arrays. See ``Engine.run``.
+
+        Args:
+            buffers: As for ``Engine.run``; anything that ``as_device_array`` takes.
+            stream: The ``CUstream`` handle to be ordered with, as an int; None for the default stream, and to wait.
+
+        Raises:
+            BackendError: A buffer is missing or does not fit its spec, or onnxruntime fails.
+            DeviceMemoryError: The GPU is full.
+        """
+        arrays = {name: as_device_array(array) for name, array in buffers.items()}
+        self.check(arrays)
+        for specs, bind in ((self.inputs, self._binding.bind_input), (self.outputs, self._binding.bind_output)):
+            for spec in specs:
+                array = arrays[spec.name]
+                bind(spec.name, "cuda", self._device.ordinal, array.dtype, array.shape, array.pointer)
+        self._device.activate()
+        self._device.chain(int(stream or 0), self._device.stream)
+        try:
+            self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:
+            raise _told(error, "failed while running an engine", "use smaller tiles or more memory") from error
+        self._device.chain(self._device.stream, int(stream or 0))
+        if stream is None:
+            self._device.synchronize()
+
+    def allocate(self) -> dict[str, DeviceArray]:
+        """Make arrays on the GPU, given back by ``close``. See ``Engine.allocate``."""
+        made = {spec.name: self._device.zeros(spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
+        self._device.synchronize()
+        return made
+
+    def close(self) -> None:
+        """Release the session, its memory and its stream."""
+        if self._device is not None:
+            self._device.activate()
+            self._device.synchronize()
+            self._binding = self._session = None
+            self._device.close()
+            self._device = None
+
+
+def load(bundle: Bundle, network: str) -> OnnxruntimeCudaEngine:
+    """Load one network of a bundle of ONNX engines; arguments and errors as of ``onnxruntime_.load``."""
+    described = bundle.network(network)
+    if described.path.suffix != ".onnx":
+        raise BackendError(f"{described.path.name} is no ONNX engine: build a bundle with `pano4d build --backend "
+                           "onnxruntime`.")
+    device = Device()
+    try:
+        return OnnxruntimeCudaEngine(described, device)
+    except Exception:
+        device.close()
+        raise
+
+
+def available() -> Availability:
+    """Say whether the installed onnxruntime has CUDA."""
+    try:
+        runtime = _import()
+    except BackendError:
+        return Availability(False, "onnxruntime is not installed", "pip install onnxruntime-gpu")
+    if PROVIDER not in runtime.get_available_providers():
+        return Availability(False, f"onnxruntime {runtime.__version__} has no CUDA", _INSTALL)
+    return Availability(True, f"onnxruntime {runtime.__version__} on {PROVIDER}")
+
+
+def _told(error: Exception, what: str, remedy: str) -> BackendError:
+    if any(word in str(error).lower() for word in _FULL):
+        return DeviceMemoryError()
+    return BackendError(f"onnxruntime {what} ({_first_line(error)}): {remedy}.")

@@ -1,0 +1,84 @@
+"""The CUDA provider of onnxruntime, stood in for by a session of the CPU on the memory behind the pointers."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pano4d.runtime.backends import onnxruntime_cuda
+from pano4d.runtime.backends.base import TensorSpec
+from pano4d.runtime.device import DeviceArray
+from pano4d.runtime.errors import BackendError, DeviceMemoryError
+
+onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+X, Y = TensorSpec("x", "float32", (2, 3)), TensorSpec("y", "float32", (2, 3))
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 3]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "x"], ["y"])], "double", tensors[:1], tensors[1:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10),
+              tmp_path / "double.onnx")
+    log = SimpleNamespace(calls=[], providers=[onnxruntime_cuda.PROVIDER], fails=None)
+
+    class Session:
+        def __init__(self, path, options, providers, enable_fallback):
+            (name, chosen), = providers
+            assert (name, enable_fallback, chosen["user_compute_stream"]) == (onnxruntime_cuda.PROVIDER, 0, "7")
+            assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+            self.real = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return log.providers
+
+        def io_binding(self):
+            binding = self.real.io_binding()
+            bind = lambda to: lambda name, kind, number, *rest: (  # noqa: E731
+                log.calls.append((name, kind, rest[-1])), to(name, "cpu", 0, *rest))
+            return SimpleNamespace(real=binding, bind_input=bind(binding.bind_input), bind_output=bind(binding.bind_output))
+
+        def run_with_iobinding(self, binding, options):
+            if log.fails:
+                raise RuntimeError(log.fails)
+            log.calls.append("run")
+            self.real.run_with_iobinding(binding.real)
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(
+        InferenceSession=Session, SessionOptions=ort.SessionOptions, RunOptions=ort.RunOptions))
+    device = SimpleNamespace(ordinal=0, stream=7, activate=lambda: None, close=lambda: log.calls.append("close"),
+                             synchronize=lambda: log.calls.append("wait"),
+                             chain=lambda first, then: log.calls.append((first, then)))
+    described = SimpleNamespace(path=tmp_path / "double.onnx", inputs=(X,), outputs=(Y,))
+    return lambda: onnxruntime_cuda.OnnxruntimeCudaEngine(described, device), log
+
+
+def arrays():
+    x, y = np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((2, 3), np.float32)
+    return x, y, {n: DeviceArray(a.ctypes.data, a.shape, a.dtype, a) for n, a in (("x", x), ("y", y))}
+
+
+def test_it_binds_the_pointers_and_orders_the_streams(made):
+    make, log = made
+    x, y, buffers = arrays()
+    make().run(buffers, 5)
+    np.testing.assert_array_equal(y, 2 * x)
+    assert log.calls == [("x", "cuda", x.ctypes.data), ("y", "cuda", y.ctypes.data), (5, 7), "run", (7, 5)]
+
+
+def test_falling_back_to_the_cpu_is_refused(made):
+    make, log = made
+    log.providers = ["CPUExecutionProvider"]
+    with pytest.raises(BackendError, match="fell back to the CPU"):
+        make()
+
+
+@pytest.mark.parametrize("fails, kind", [("Failed to allocate memory for requested buffer", DeviceMemoryError),
+                                         ("CUDA failure 700", BackendError)])
+def test_failures_are_told_in_one_sentence(made, fails, kind):
+    make, log = made
+    log.fails = fails
+    with pytest.raises(BackendError) as caught:
+        make().run(arrays()[2], 5)
+    assert type(caught.value) is kind and "\n" not in str(caught.value)
