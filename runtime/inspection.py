@@ -174,7 +174,8 @@ def _backends() -> list[dict]:
 def _packages() -> list[dict]:
     rows = []
     for name in (*BASE_PACKAGES, *EXTRA_PACKAGES):
-        version = _version(name)
+        # The package with CUDA takes the place of the other one.
+        version = _version(name) or (_version("onnxruntime-gpu") if name == "onnxruntime" else None)
         extra = f"pano4d[{EXTRA_PACKAGES[name]}]" if name in EXTRA_PACKAGES else name
         rows.append({"name": name, "version": version, "remedy": "" if version else f"pip install '{extra}'"})
     return rows

@@ -10,7 +10,7 @@ from typing import Any
 from pano4d.runtime.backends.base import Availability, Engine
 from pano4d.runtime.backends.onnxruntime_ import _first_line, _import, session_options
 from pano4d.runtime.bundle import Bundle, Network
-from pano4d.runtime.device import Device, DeviceArray, as_device_array
+from pano4d.runtime.device import Device, DeviceArray, as_device_array, call, driver
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
 
 PROVIDER = "CUDAExecutionProvider"
@@ -117,6 +117,14 @@ def available() -> Availability:
         return Availability(False, "onnxruntime is not installed", "pip install onnxruntime-gpu")
     if PROVIDER not in runtime.get_available_providers():
         return Availability(False, f"onnxruntime {runtime.__version__} has no CUDA", _INSTALL)
+    try:
+        driver().cuInit(0)
+        found = call(driver().cuDeviceGetCount)
+    except Exception:  # the bindings raise errors of their own where the driver library is not to be found
+        found = 0
+    if not found:
+        return Availability(False, f"onnxruntime {runtime.__version__} has CUDA, and no NVIDIA GPU was found",
+                            "install the NVIDIA driver, and pip install 'pano4d[gpu]'")
     return Availability(True, f"onnxruntime {runtime.__version__} on {PROVIDER}")
 
 

@@ -51,6 +51,7 @@ def made(tmp_path, monkeypatch):
                              synchronize=lambda: log.calls.append("wait"),
                              chain=lambda first, then: log.calls.append((first, then)))
     described = SimpleNamespace(path=tmp_path / "double.onnx", inputs=(X,), outputs=(Y,))
+    log.described = described
     return lambda: onnxruntime_cuda.OnnxruntimeCudaEngine(described, device), log
 
 
@@ -82,3 +83,26 @@ def test_failures_are_told_in_one_sentence(made, fails, kind):
     with pytest.raises(BackendError) as caught:
         make().run(arrays()[2], 5)
     assert type(caught.value) is kind and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("providers, detail", [(["CPUExecutionProvider"], "has no CUDA"),
+                                               ([onnxruntime_cuda.PROVIDER], "no NVIDIA GPU")])
+def test_it_says_what_is_missing(monkeypatch, providers, detail):
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(__version__="1.32.0",
+                                                                    get_available_providers=lambda: providers))
+    monkeypatch.setattr(onnxruntime_cuda, "driver", lambda: (_ for _ in ()).throw(BackendError("none")))
+    found = onnxruntime_cuda.available()
+    assert not found.ok and detail in found.detail and found.remedy
+
+
+@pytest.mark.gpu
+def test_it_computes_on_the_gpu(made, monkeypatch, gpu):
+    monkeypatch.setitem(sys.modules, "onnxruntime", ort)
+    if onnxruntime_cuda.PROVIDER not in ort.get_available_providers():
+        pytest.skip("onnxruntime has no CUDAExecutionProvider")
+    described = made[1].described
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with onnxruntime_cuda.load(SimpleNamespace(network=lambda name: described), "double") as engine:
+        buffers = {"x": gpu.upload(x), "y": gpu.zeros((2, 3), "float32")}
+        engine.run(buffers, gpu.stream)
+        np.testing.assert_array_equal(gpu.download(buffers["y"]), 2 * x)
