@@ -1,4 +1,4 @@
-"""Run ONNX engines with onnxruntime, on the CPU or, where it was installed for it, on CUDA."""
+"""Run ONNX engines with onnxruntime on the CPU."""
 
 import os
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class OnnxruntimeEngine(Engine):
         path: The .onnx file.
         inputs: Tensors it reads.
         outputs: Tensors it writes.
-        providers: Execution providers in order of preference; None for the best that are installed.
+        providers: Execution providers in order of preference; None for the CPU.
 
     Raises:
         BackendError: onnxruntime is not installed or refuses the file.
@@ -130,9 +130,8 @@ def _import() -> Any:
 
 
 def _providers() -> list[str]:
-    # TensorRT as a provider would compile for minutes inside a constructor; it is a backend of its own.
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    return [name for name in wanted if name in _import().get_available_providers()]
+    # The GPU is a backend of its own, without copies and without a silent way back to the CPU.
+    return ["CPUExecutionProvider"]
 
 
 def _first_line(error: Exception) -> str:
