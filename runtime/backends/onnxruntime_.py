@@ -28,12 +28,12 @@ class OnnxruntimeEngine(Engine):
 
     def __init__(self, path: os.PathLike | str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...],
                  providers: list[str] | None = None) -> None:
-        runtime = _import()
+        runtime = import_onnxruntime()
         self.inputs, self.outputs = inputs, outputs
         try:
             self._session = runtime.InferenceSession(str(path), session_options(), providers=providers or _providers())
         except Exception as error:
-            raise BackendError(f"onnxruntime {runtime.__version__} cannot load {path} ({_first_line(error)}): build the "
+            raise BackendError(f"onnxruntime {runtime.__version__} cannot load {path} ({first_line(error)}): build the "
                                "bundle again with `pano4d build --force`.") from error
         self._check_tensors(path)
 
@@ -53,7 +53,7 @@ class OnnxruntimeEngine(Engine):
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise BackendError(f"onnxruntime failed while running an engine ({_first_line(error)}): use smaller "
+            raise BackendError(f"onnxruntime failed while running an engine ({first_line(error)}): use smaller "
                                "tiles or more memory.") from error
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ def load(bundle: Bundle, network: str) -> OnnxruntimeEngine:
 def available() -> Availability:
     """Say which onnxruntime is installed and what it runs on."""
     try:
-        runtime = _import()
+        runtime = import_onnxruntime()
     except BackendError:
         return Availability(False, "onnxruntime is not installed", _INSTALL)
     return Availability(True, f"onnxruntime {runtime.__version__} on {', '.join(_providers())}")
@@ -108,7 +108,7 @@ def session_options() -> Any:
     Raises:
         BackendError: onnxruntime is not installed.
     """
-    runtime = _import()
+    runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     # The pattern plans one block for all tensors at once: twice the peak memory of the decoder, and no faster.
@@ -121,7 +121,12 @@ def session_options() -> Any:
     return options
 
 
-def _import() -> Any:
+def import_onnxruntime() -> Any:
+    """Import onnxruntime.
+
+    Raises:
+        BackendError: It is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -134,5 +139,6 @@ def _providers() -> list[str]:
     return ["CPUExecutionProvider"]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Shorten what an error says to its first line."""
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

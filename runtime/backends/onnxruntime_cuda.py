@@ -7,8 +7,10 @@ the caller's stream was given before a run, and the caller's stream after the ru
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pano4d.runtime.backends.base import Availability, Engine
-from pano4d.runtime.backends.onnxruntime_ import _first_line, _import, session_options
+from pano4d.runtime.backends.onnxruntime_ import first_line, import_onnxruntime, session_options
 from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.device import Device, DeviceArray, as_device_array, call, driver
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
@@ -33,7 +35,7 @@ class OnnxruntimeCudaEngine(Engine):
     device = "cuda"
 
     def __init__(self, described: Network, device: Device) -> None:
-        runtime = _import()
+        runtime = import_onnxruntime()
         self.inputs, self.outputs, self._device = described.inputs, described.outputs, device
         options = session_options()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -85,6 +87,15 @@ class OnnxruntimeCudaEngine(Engine):
         self._device.synchronize()
         return made
 
+    def write(self, buffer: DeviceArray, values: np.ndarray) -> None:
+        """Copy to the GPU. See ``Engine.write``."""
+        self._device.upload(values, buffer)
+        self._device.synchronize()
+
+    def read(self, buffer: DeviceArray) -> np.ndarray:
+        """Copy from the GPU. See ``Engine.read``."""
+        return self._device.download(buffer)
+
     def close(self) -> None:
         """Release the session, its memory and its stream."""
         if self._device is not None:
@@ -112,7 +123,7 @@ def load(bundle: Bundle, network: str) -> OnnxruntimeCudaEngine:
 def available() -> Availability:
     """Say whether the installed onnxruntime has CUDA."""
     try:
-        runtime = _import()
+        runtime = import_onnxruntime()
     except BackendError:
         return Availability(False, "onnxruntime is not installed", "pip install onnxruntime-gpu")
     if PROVIDER not in runtime.get_available_providers():
@@ -131,4 +142,4 @@ def available() -> Availability:
 def _told(error: Exception, what: str, remedy: str) -> BackendError:
     if any(word in str(error).lower() for word in _FULL):
         return DeviceMemoryError()
-    return BackendError(f"onnxruntime {what} ({_first_line(error)}): {remedy}.")
+    return BackendError(f"onnxruntime {what} ({first_line(error)}): {remedy}.")
