@@ -10,6 +10,8 @@ from pano4d.runtime.backends.base import Availability, Engine, TensorSpec
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.errors import BackendError
 
+# The GPU is a backend of its own, without copies and without a silent way back to the CPU.
+PROVIDER = "CPUExecutionProvider"
 _INSTALL = "pip install onnxruntime"
 
 
@@ -20,18 +22,16 @@ class OnnxruntimeEngine(Engine):
         path: The .onnx file.
         inputs: Tensors it reads.
         outputs: Tensors it writes.
-        providers: Execution providers in order of preference; None for the CPU.
 
     Raises:
         BackendError: onnxruntime is not installed or refuses the file.
     """
 
-    def __init__(self, path: os.PathLike | str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...],
-                 providers: list[str] | None = None) -> None:
+    def __init__(self, path: os.PathLike | str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
         runtime = import_onnxruntime()
         self.inputs, self.outputs = inputs, outputs
         try:
-            self._session = runtime.InferenceSession(str(path), session_options(), providers=providers or _providers())
+            self._session = runtime.InferenceSession(str(path), session_options(), providers=[PROVIDER])
         except Exception as error:
             raise BackendError(f"onnxruntime {runtime.__version__} cannot load {path} ({first_line(error)}): build the "
                                "bundle again with `pano4d build --force`.") from error
@@ -96,7 +96,7 @@ def available() -> Availability:
         runtime = import_onnxruntime()
     except BackendError:
         return Availability(False, "onnxruntime is not installed", _INSTALL)
-    return Availability(True, f"onnxruntime {runtime.__version__} on {', '.join(_providers())}")
+    return Availability(True, f"onnxruntime {runtime.__version__} on {PROVIDER}")
 
 
 def session_options() -> Any:
@@ -132,11 +132,6 @@ def import_onnxruntime() -> Any:
     except ImportError as error:
         raise BackendError(f"The backend 'onnxruntime' is not installed: {_INSTALL}.") from error
     return onnxruntime
-
-
-def _providers() -> list[str]:
-    # The GPU is a backend of its own, without copies and without a silent way back to the CPU.
-    return ["CPUExecutionProvider"]
 
 
 def first_line(error: Exception) -> str:

@@ -7,12 +7,11 @@ the caller's stream was given before a run, and the caller's stream after the ru
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from pano4d.runtime.backends.base import Availability, Engine
+from pano4d.runtime.backends.base import Availability
+from pano4d.runtime.backends.device_engine import DeviceEngine
 from pano4d.runtime.backends.onnxruntime_ import first_line, import_onnxruntime, session_options
 from pano4d.runtime.bundle import Bundle, Network
-from pano4d.runtime.device import Device, DeviceArray, as_device_array, call, driver
+from pano4d.runtime.device import Device, as_device_array, call, driver
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
 
 PROVIDER = "CUDAExecutionProvider"
@@ -20,7 +19,7 @@ _INSTALL = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
 _FULL = ("out of memory", "alloc_failed", "failed to allocate memory", "smaller than requested bytes")
 
 
-class OnnxruntimeCudaEngine(Engine):
+class OnnxruntimeCudaEngine(DeviceEngine):
     """One network as a session on the GPU. Run it from one thread at a time.
 
     Args:
@@ -31,8 +30,6 @@ class OnnxruntimeCudaEngine(Engine):
         BackendError: onnxruntime refuses the file, or would compute some of it on the CPU.
         DeviceMemoryError: The GPU is full.
     """
-
-    device = "cuda"
 
     def __init__(self, described: Network, device: Device) -> None:
         runtime = import_onnxruntime()
@@ -80,21 +77,6 @@ class OnnxruntimeCudaEngine(Engine):
         self._device.chain(self._device.stream, int(stream or 0))
         if stream is None:
             self._device.synchronize()
-
-    def allocate(self) -> dict[str, DeviceArray]:
-        """Make arrays on the GPU, given back by ``close``. See ``Engine.allocate``."""
-        made = {spec.name: self._device.zeros(spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
-        self._device.synchronize()
-        return made
-
-    def write(self, buffer: DeviceArray, values: np.ndarray) -> None:
-        """Copy to the GPU. See ``Engine.write``."""
-        self._device.upload(values, buffer)
-        self._device.synchronize()
-
-    def read(self, buffer: DeviceArray) -> np.ndarray:
-        """Copy from the GPU. See ``Engine.read``."""
-        return self._device.download(buffer)
 
     def close(self) -> None:
         """Release the session, its memory and its stream."""

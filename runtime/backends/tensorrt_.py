@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pano4d.runtime.backends.base import Availability, Engine
+from pano4d.runtime.backends.base import Availability
+from pano4d.runtime.backends.device_engine import DeviceEngine
 from pano4d.runtime.backends.tensorrt_bindings import FULL, LEAN, failure, find, listen, start
 from pano4d.runtime.backends.tensorrt_target import check_device, check_version
 from pano4d.runtime.bundle import Bundle, Network
@@ -21,7 +22,7 @@ from pano4d.runtime.graph import Graph
 _AGAIN = "build the bundle again with `pano4d build --force`"
 
 
-class TensorrtEngine(Engine):
+class TensorrtEngine(DeviceEngine):
     """One network as a plan. Run it from one thread, and on one stream, at a time.
 
     Args:
@@ -39,8 +40,6 @@ class TensorrtEngine(Engine):
         BackendError: TensorRT refuses the plan or the weights, or its tensors are others than the manifest's.
         DeviceMemoryError: The GPU is full.
     """
-
-    device = "cuda"
 
     def __init__(self, trt: ModuleType, described: Network, device: Device, plan: Mapping[str, Any],
                  weights: Path | None = None, graph: bool = True) -> None:
@@ -89,26 +88,6 @@ class TensorrtEngine(Engine):
             self._execute(arrays, handle)
         if stream is None:
             self._device.synchronize()
-
-    def allocate(self) -> dict[str, DeviceArray]:
-        """Make arrays on the GPU. See ``Engine.allocate``.
-
-        Raises:
-            DeviceMemoryError: The GPU has no room for them.
-        """
-        made = {spec.name: self._device.zeros(spec.shape, spec.dtype) for spec in (*self.inputs, *self.outputs)}
-        # Another stream may use them next.
-        self._device.synchronize()
-        return made
-
-    def write(self, buffer: DeviceArray, values: np.ndarray) -> None:
-        """Copy to the GPU. See ``Engine.write``."""
-        self._device.upload(values, buffer)
-        self._device.synchronize()
-
-    def read(self, buffer: DeviceArray) -> np.ndarray:
-        """Copy from the GPU. See ``Engine.read``."""
-        return self._device.download(buffer)
 
     def close(self) -> None:
         """Release graph, context, plan and memory, arrays of ``allocate`` included."""

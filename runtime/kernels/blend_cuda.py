@@ -9,7 +9,7 @@ import numpy as np
 from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope, total_bytes
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.blend import BlendPlan
-from pano4d.runtime.kernels.compiler import THREADS, blocks
+from pano4d.runtime.kernels.compiler import THREADS, blocks, pixels_each
 from pano4d.runtime.tiles import Layout
 
 FRAMES_EACH = 2
@@ -91,11 +91,6 @@ class StateShape:
         halves, slots = 2 if guided else 1, np.arange(self.slots)
         batch = np.where(slots < self.batched_tiles(guided), self.tiles_per_call(guided), 1)
         return (slots // batch * halves + np.arange(halves)[:, None]) * batch + slots % batch
-
-    @property
-    def pixels_each(self) -> int:
-        """Pixels that a thread of `give` works on: neighbours are read together where every row begins with a pair."""
-        return 2 - self.size % 2
 
     def arrays(self) -> Arrays:
         """List shape and element type of every array, by name; what is planned is what is taken."""
@@ -197,7 +192,7 @@ class TileState:
             defined = compiler.definitions(element.itemsize, guided=guided, second_order=shape.second_order,
                                            fuse_samples=shape.fuse_samples, next_guided=following, reused=reused,
                                            kept=guided and shape.reuse, threads=THREADS, frames_each=FRAMES_EACH,
-                                           pixels_each=shape.pixels_each)
+                                           pixels_each=pixels_each(shape.size))
             self._give[kind], self._blend[kind] = compiler.load_kernels(device, "blend.cu", ("give", "blend"), defined)
         with Scope(device) as scope:
             self._arrays = {name: scope.zeros(*spec) for name, spec in shape.arrays().items()}
@@ -274,8 +269,9 @@ class TileState:
                           shape.tiles_per_call(following), shape.batched_tiles(guided), shape.batched_tiles(following),
                           shape.ranks, shape.channels), SIZES)[()]
         scales = np.array((c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next), SCALES)[()]
+        pairs = blocks(shape.size**2 // pixels_each(shape.size))
         self._give[guided, following, reused](
-            (blocks(shape.size**2 // shape.pixels_each), shape.tiles, shape.frames), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,
+            (pairs, shape.tiles, shape.frames), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,
             self.previous, self.fused, self.difference, self.given, sizes, scales)
         self._blend[guided, following, reused](
             (across, shape.slots, groups), THREADS, self.x, self.own, self.taps, self.shares, self.previous, self.given,

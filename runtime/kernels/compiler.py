@@ -35,6 +35,11 @@ def blocks(count: int) -> int:
     return -(-count // THREADS)
 
 
+def pixels_each(size: int) -> int:
+    """Count the neighbouring pixels of a tile that a thread reads together: two where every row begins with a pair."""
+    return 2 - size % 2
+
+
 def definitions(element_bytes: int = 2, **more: int | bool) -> dict[str, str]:
     """Give what every kernel is compiled with, and more.
 

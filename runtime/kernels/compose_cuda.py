@@ -10,7 +10,7 @@ import numpy as np
 
 from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope, total_bytes
 from pano4d.runtime.kernels import compiler
-from pano4d.runtime.kernels.compiler import THREADS, blocks
+from pano4d.runtime.kernels.compiler import THREADS, blocks, pixels_each
 from pano4d.runtime.kernels.detail import LEVELS, radii
 from pano4d.runtime.sphere import lonlat_to_directions, pixel_lonlat
 from pano4d.runtime.tiles import Layout
@@ -65,7 +65,7 @@ class PixelMajor:
 
     def __init__(self, device: Device, frames: int, size: int, element: str) -> None:
         (self.groups, each), self.frames = groups_of(frames), frames
-        self.pixels_each = 2 - size % 2
+        self.pixels_each = pixels_each(size)
         defined = compiler.definitions(np.dtype(element).itemsize, frames_each=each, patch_rows=PATCH_ROWS,
                                        threads=THREADS, pixels_each=self.pixels_each)
         (self._kernel,) = compiler.load_kernels(device, "pixel_major.cu", ("pixel_major",), defined)

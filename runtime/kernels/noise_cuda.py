@@ -1,6 +1,5 @@
 """Draw the first state on a GPU: numbers from the host's streams, gathered by `noise.cu`."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,8 +8,8 @@ from pano4d.runtime.device import Arrays, Device, DeviceArray, Scope
 from pano4d.runtime.kernels import compiler
 from pano4d.runtime.kernels.compiler import THREADS, blocks
 from pano4d.runtime.noise import CellLists, cell_lists, count_cells, draw_field, draw_fill
+from pano4d.runtime.parallel import cores
 from pano4d.runtime.tiles import Layout
-
 
 
 def noise_arrays(layout: Layout, size: int, frames: int, channels: int, shared: bool = True) -> Arrays:
@@ -58,7 +57,7 @@ def sphere_noise(device: Device, layout: Layout, size: int, frames: int, channel
     if not shared:
         return device.upload(draw_fill(layout, size, frames, channels, seed))
     cells = count_cells(layout, size)
-    with Scope(device) as scope, ThreadPoolExecutor(min(frames, os.cpu_count() or 1)) as pool:
+    with Scope(device) as scope, ThreadPoolExecutor(min(frames, cores())) as pool:
         drawn = [pool.submit(draw_field, cells, channels, seed, t) for t in range(frames)]
         lists = cell_lists(layout, size)
         arrays = noise_arrays(layout, size, frames, channels)
