@@ -24,6 +24,14 @@
 // Bytes per element: x 4 + v 2 (+ u 2) read, x 4 + sample 2 (+ 2 guided) written; + 8 for previous and fused with k; and
 // within the L2 cache 2 written, 4 to 8 read of what is given; + 2 with KEPT or REUSED.
 #include "common.cuh"
+#ifndef BLEND_BLOCKS
+#define BLEND_BLOCKS 7
+#endif
+#ifdef KEEP_X
+template <class V> __device__ __forceinline__ void READ_X(const V* from, Few<V>& few) { few = *(const Few<V>*)from; }
+#else
+#define READ_X read_few
+#endif
 
 // Launch bounds leave registers enough that all of a thread's loads are on their way before the first is used.
 
@@ -97,6 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 10) give(
     const Sizes n, const Scales by) {
     int pixels = n.size * n.size, p = (blockIdx.x * THREADS + threadIdx.x) * PIXELS_EACH;
     int place = blockIdx.y, t = blockIdx.z;
+    follow();
     if (p >= pixels) return;
     Gifts gifts;
     if (place < n.slots) {
@@ -107,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 10) give(
         [[maybe_unused]] Few<float> before[4];
         const element* row = v + row_of(place, HALVES - 1, HALVES, t, n.batch, n.batched, n.frames) * 4 * pixels + p;
 #pragma unroll
-        for (int c = 0; c < 4; ++c) read_few(x + start + c * pixels, states[c]), read_few(row + c * pixels, known[c]);
+        for (int c = 0; c < 4; ++c) READ_X(x + start + c * pixels, states[c]), read_few(row + c * pixels, known[c]);
 #if GUIDED
         const element* other = v + row_of(place, 0, HALVES, t, n.batch, n.batched, n.frames) * 4 * pixels + p;
 #pragma unroll
@@ -169,13 +178,13 @@ __device__ __forceinline__ void add(float* total, float share, const Gift& gift)
     for (int c = 0; c < 4; ++c) total[c] += share * unwrap(gift, c);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
+extern "C" __global__ void __launch_bounds__(THREADS, BLEND_BLOCKS) blend(
     const float* __restrict__ x,         // [slots, T, 4, P], read without FUSE_SAMPLES
     const float* __restrict__ own,       // [slots, P] share of the pixel itself
     const int* __restrict__ taps,        // [ranks, slots, P] place * P + upper left tap, -1 for none
     const float4* __restrict__ shares,   // [ranks, slots, P] of the four taps
     const float* __restrict__ previous,  // [slots, T, 4, P], read with SECOND_ORDER
-    const Gift* __restrict__ given,    // [T, V, P]
+    const Gift* given,                    // [T, V, P]
     float* __restrict__ x_next,          // [slots, T, 4, P]
     float* __restrict__ fused_out,       // [slots, T, 4, P], written with SECOND_ORDER and without FUSE_SAMPLES
     element* __restrict__ sample,        // [R', T, channels, P]
@@ -184,25 +193,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
     if (p >= pixels) return;
     int first = ((n.frames - 1) / FRAMES_EACH - blockIdx.z) * FRAMES_EACH;
     long long entry = (long long)slot * pixels + p, frame = (long long)n.places * pixels;
-    const Gift* frames[FRAMES_EACH];
-    float total[FRAMES_EACH][4] = {};
-#pragma unroll
-    for (int f = 0; f < FRAMES_EACH; ++f) {
-        frames[f] = given + min(first + f, n.frames - 1) * frame;
-        add(total[f], own[entry], frames[f][entry]);
-    }
-    for (int r = 0; r < n.ranks; ++r, entry += (long long)n.slots * pixels) {
-        int at = taps[entry];
-        if (at < 0) break;
-        float4 share = shares[entry];
-#pragma unroll
-        for (int f = 0; f < FRAMES_EACH; ++f) {
-            const Gift* from = frames[f] + at;
-            const Gift four[4] = {from[0], from[1], from[n.size], from[n.size + 1]};
-            add(total[f], share.x, four[0]), add(total[f], share.y, four[1]);
-            add(total[f], share.z, four[2]), add(total[f], share.w, four[3]);
-        }
-    }
+    float share = own[entry];
+    int at = n.ranks ? taps[entry] : -1;
+    float4 weights = at < 0 ? float4() : shares[entry];
 #if !FUSE_SAMPLES
     // All of them before the first write, which no read may pass.
     float states[FRAMES_EACH][4], before[FRAMES_EACH][4] = {};
@@ -218,6 +211,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 7) blend(
         }
     }
 #endif
+    wait();
+    const Gift* frames[FRAMES_EACH];
+    float total[FRAMES_EACH][4] = {};
+#pragma unroll
+    for (int f = 0; f < FRAMES_EACH; ++f) {
+        frames[f] = given + min(first + f, n.frames - 1) * frame;
+        add(total[f], share, frames[f][entry]);
+    }
+    for (int r = 1; at >= 0; ++r) {
+#pragma unroll
+        for (int f = 0; f < FRAMES_EACH; ++f) {
+            const Gift* from = frames[f] + at;
+            const Gift four[4] = {from[0], from[1], from[n.size], from[n.size + 1]};
+            add(total[f], weights.x, four[0]), add(total[f], weights.y, four[1]);
+            add(total[f], weights.z, four[2]), add(total[f], weights.w, four[3]);
+        }
+        entry += (long long)n.slots * pixels;
+        at = r < n.ranks ? taps[entry] : -1;
+        if (at >= 0) weights = shares[entry];
+    }
 #pragma unroll
     for (int f = 0; f < FRAMES_EACH; ++f) {
         int t = first + f;

@@ -13,6 +13,7 @@ from pano4d.runtime.kernels.compiler import THREADS, blocks, pixels_each
 from pano4d.runtime.tiles import Layout
 
 FRAMES_EACH = 2
+EARLY = True
 SIZES = np.dtype([(name, np.int32) for name in ("slots", "places", "frames", "size", "batch", "next_batch", "batched",
                                            "next_batched", "ranks", "channels")])
 SCALES = np.dtype([(name, np.float32) for name in ("c_skip", "c_out", "ratio", "c_in", "extrapolation", "level")])
@@ -275,7 +276,7 @@ class TileState:
             self.previous, self.fused, self.difference, self.given, sizes, scales)
         self._blend[guided, following, reused](
             (across, shape.slots, groups), THREADS, self.x, self.own, self.taps, self.shares, self.previous, self.given,
-            self.x_next, self.fused, self.sample_of(following), sizes, scales)
+            self.x_next, self.fused, self.sample_of(following), sizes, scales, early=EARLY)
         arrays = self._arrays
         arrays["x"], arrays["x_next"] = arrays["x_next"], arrays["x"]
         arrays["previous"], arrays["fused"] = arrays["fused"], arrays["previous"]

@@ -17,6 +17,16 @@ __device__ __forceinline__ unsigned short float_to_half(float value) {
 }
 #endif
 
+// Where the next kernel may begin before this one ends (`compiler.Kernel.after`): the next one's blocks take their places
+// as soon as all blocks of this one have theirs, and `wait` until all that this one writes can be read.
+#if !defined PANO4D_ON_HOST && __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void follow() { asm volatile("griddepcontrol.launch_dependents;"); }
+__device__ __forceinline__ void wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+__device__ __forceinline__ void follow() {}
+__device__ __forceinline__ void wait() {}
+#endif
+
 // ELEMENT_BYTES: 2 where engines speak float16, 4 where they speak float32.
 #if ELEMENT_BYTES == 2
 typedef unsigned short element;
@@ -65,7 +75,6 @@ __device__ __forceinline__ void read_few(const Value* from, Few<Value>& few) {
         few.of[0] = __ldcs(from);
     }
 }
-
 // Smooth fall towards a tile's border, as tiles.feather_at: never 0, so that no tile is lost.
 __device__ __forceinline__ float feather_ramp(float at, float size) {
     float edge = fminf(at + 0.5f, size - 0.5f - at) / (size * FEATHER_SHARE);

@@ -109,21 +109,34 @@ class Kernel:
     handle: Any
     name: str
 
-    def __call__(self, grid: tuple[int, ...], threads: int, *arguments: DeviceArray | np.generic) -> None:
+    def __call__(self, grid: tuple[int, ...], threads: int, *arguments: DeviceArray | np.generic,
+                 early: bool = False) -> None:
         """Enqueue on the device's stream.
 
         Args:
             grid: Number of blocks, up to three axes.
             threads: Threads of a block.
             *arguments: Device arrays, and NumPy scalars of the width that the kernel declares.
+            early: Whether it may begin while the kernel before it still runs, which says ``follow()``; it says ``wait()``
+                before it reads what that one writes. From sm_90 on; before, it begins afterwards.
 
         Raises:
             BackendError: The driver refuses.
         """
         values, pointers = packed(arguments)
-        blocks = (*grid, 1, 1)[:3]
-        call(driver().cuLaunchKernel, self.handle, *blocks, threads, 1, 1, 0, self.device.stream,
-             ctypes.addressof(pointers), 0)
+        cuda, blocks = driver(), (*grid, 1, 1)[:3]
+        if early and int(self.device.arch.removeprefix("sm_")) >= 90:
+            config, attribute = cuda.CUlaunchConfig(), cuda.CUlaunchAttribute()
+            config.gridDimX, config.gridDimY, config.gridDimZ = blocks
+            config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
+            config.hStream = self.device.stream
+            attribute.id = cuda.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            config.attrs, config.numAttrs = [attribute], 1
+            call(cuda.cuLaunchKernelEx, config, self.handle, ctypes.addressof(pointers), 0)
+        else:
+            call(cuda.cuLaunchKernel, self.handle, *blocks, threads, 1, 1, 0, self.device.stream,
+                 ctypes.addressof(pointers), 0)
         del values  # the driver has copied them
 
 

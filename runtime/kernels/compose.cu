@@ -5,14 +5,17 @@
 //
 // Values -1..1 become grey levels 0..255. With LAY they are laid over the input picture at once, as `finish` of detail.cu
 // does without detail: out = alpha composed + (1 - alpha) input.
-// Tiles lie pixel by pixel (pixel_major.cu). Block: PATCH_ROWS x 32 panorama pixels, and then the patch below, STRIP of
-// them, so that rows of a tile that neighbouring pixels share come from the cache. Its threads first find where tiles see
+// Tiles lie pixel by pixel (pixel_major.cu). Block: PATCH_ROWS x 32 panorama pixels. Its threads first find where tiles see
 // the patch, a pixel each; then a thread gathers one octet of a pixel's values after another, of TOGETHER groups at a time:
-// four 16-byte loads for each tile and group, all on their way before the first is used.
+// four 16-byte loads for each tile and group, all on their way before the first is used. A warp gathers a block ACROSS pixels
+// wide, not a row, so that its pixels share as many taps as they can, however a tile is turned.
 // SIZE is the side of a tile, known when this is compiled, so that taps lie at constant distances.
 // Bytes per group: each octet of the tiles once, 16 OCTETS written per pixel; with LAY 3 FRAMES_EACH written, 3 to 7 read.
 #include "patch.cuh"
 
+#ifndef ACROSS
+#define ACROSS 4  // pixels of a row that follow one another, before those below them
+#endif
 #ifndef PLACES
 #define PLACES 6  // in shared memory for each pixel; what more tiles see is found again where it is gathered
 #endif
@@ -88,106 +91,103 @@ extern "C" __global__ void __launch_bounds__(PATCH_PIXELS, 1024 / PATCH_PIXELS -
     __shared__ float shares[PATCH_PIXELS];
 #endif
     const int tile_pixels = SIZE * SIZE;
-    const int left = blockIdx.x * PATCH_COLUMNS, patches_down = (height + PATCH_ROWS - 1) / PATCH_ROWS;
-    for (int step = 0; step < STRIP; ++step) {
-        int row_of_patches = blockIdx.y * STRIP + step;
-        if (row_of_patches >= patches_down) break;
-        __syncthreads();  // until the patch before is gathered
-        int patch = row_of_patches * ((width + PATCH_COLUMNS - 1) / PATCH_COLUMNS) + blockIdx.x, top = row_of_patches * PATCH_ROWS;
-        int listed = patch_start[patch], end = patch_start[patch + 1];
-        auto ray_of = [&](int pixel) {
-            int row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
-            return Ray{rows[2 * row + 1] * columns[2 * column], -rows[2 * row], rows[2 * row + 1] * columns[2 * column + 1]};
-        };
-        // Find place e of the patch's tiles in which a pixel lies.
-        auto find = [&](int e, const Ray& ray, Place& place) {
-            int tile = patch_tiles[e], slot = slot_of[tile];
-            if (!see(rotations + tile * 9, ray, focal, place)) return false;
-            place.at = slot < 0 ? -1 : place.at + slot * groups * tile_pixels;
-            return true;
-        };
-        {
-            int pixel = threadIdx.x, row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
-            int n = row < height && column < width ? place_of[(long long)row * width + column] : -1, seen = 0;
-            if (n >= 0) {
+    const int left = blockIdx.x * PATCH_COLUMNS, top = blockIdx.y * PATCH_ROWS;
+    const int patch = blockIdx.y * gridDim.x + blockIdx.x;
+    int listed = patch_start[patch], end = patch_start[patch + 1];
+    auto ray_of = [&](int pixel) {
+        int row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
+        return Ray{rows[2 * row + 1] * columns[2 * column], -rows[2 * row], rows[2 * row + 1] * columns[2 * column + 1]};
+    };
+    // Find place e of the patch's tiles in which a pixel lies.
+    auto find = [&](int e, const Ray& ray, Place& place) {
+        int tile = patch_tiles[e], slot = slot_of[tile];
+        if (!see(rotations + tile * 9, ray, focal, place)) return false;
+        place.at = slot < 0 ? -1 : place.at + slot * groups * tile_pixels;
+        return true;
+    };
+    {
+        int pixel = threadIdx.x, row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
+        int n = row < height && column < width ? place_of[(long long)row * width + column] : -1, seen = 0;
+        if (n >= 0) {
+            Ray ray = ray_of(pixel);
+            Place place;
+            float moving = 0.0f, all = 0.0f;
+            for (int e = listed; e < end; ++e) {
+                if (!find(e, ray, place)) continue;
+                all += place.weight;
+                if (place.at < 0) continue;
+                moving += place.weight;
+                if (seen < PLACES) places[seen][pixel] = place;
+                ++seen;
+            }
+            float share = all > 0.0f ? moving / all : 0.0f;
+            scales[pixel] = moving > 0.0f ? 1.0f / moving : 0.0f;
+            alpha[n] = share;
+#if LAY
+            shares[pixel] = weighted ? weights[n] : share;
+#endif
+        }
+        numbers[pixel] = n, seen_by[pixel] = seen;
+    }
+    __syncthreads();
+    for (int start = 0; start < group_count; start += TOGETHER) {
+        for (int item = threadIdx.x; item < PATCH_PIXELS * OCTETS; item += PATCH_PIXELS) {
+            int i = item / OCTETS, o = item % OCTETS;
+            int pixel = i / ACROSS % PATCH_ROWS * PATCH_COLUMNS + i / (ACROSS * PATCH_ROWS) * ACROSS + i % ACROSS;
+            int n = numbers[pixel], seen = seen_by[pixel];
+#if !LAY
+            if (n < 0) continue;
+#endif
+            // Where groups are over, the last one is gathered again, for nothing.
+            const Octet* from[TOGETHER];
+#pragma unroll
+            for (int g = 0; g < TOGETHER; ++g)
+                from[g] = pixels + (long long)(first_group + min(start + g, group_count - 1)) * tile_pixels * OCTETS + o;
+            float total[TOGETHER][8] = {};
+            for (int k = 0; k < min(seen, PLACES); ++k) gather(from, places[k][pixel], total);
+            if (seen > PLACES) {
                 Ray ray = ray_of(pixel);
                 Place place;
-                float moving = 0.0f, all = 0.0f;
-                for (int e = listed; e < end; ++e) {
-                    if (!find(e, ray, place)) continue;
-                    all += place.weight;
-                    if (place.at < 0) continue;
-                    moving += place.weight;
-                    if (seen < PLACES) places[seen][pixel] = place;
-                    ++seen;
-                }
-                float share = all > 0.0f ? moving / all : 0.0f;
-                scales[pixel] = moving > 0.0f ? 1.0f / moving : 0.0f;
-                alpha[n] = share;
-#if LAY
-                shares[pixel] = weighted ? weights[n] : share;
-#endif
+                for (int e = listed, k = 0; e < end; ++e)
+                    if (find(e, ray, place) && place.at >= 0 && k++ >= PLACES) gather(from, place, total);
             }
-            numbers[pixel] = n, seen_by[pixel] = seen;
-        }
-        __syncthreads();
-        for (int start = 0; start < group_count; start += TOGETHER) {
-            for (int item = threadIdx.x; item < PATCH_PIXELS * OCTETS; item += PATCH_PIXELS) {
-                int pixel = item / OCTETS, o = item % OCTETS, n = numbers[pixel], seen = seen_by[pixel];
-#if !LAY
-                if (n < 0) continue;
-#endif
-                // Where groups are over, the last one is gathered again, for nothing.
-                const Octet* from[TOGETHER];
-#pragma unroll
-                for (int g = 0; g < TOGETHER; ++g)
-                    from[g] = pixels + (long long)(first_group + min(start + g, group_count - 1)) * tile_pixels * OCTETS + o;
-                float total[TOGETHER][8] = {};
-                for (int k = 0; k < min(seen, PLACES); ++k) gather(from, places[k][pixel], total);
-                if (seen > PLACES) {
-                    Ray ray = ray_of(pixel);
-                    Place place;
-                    for (int e = listed, k = 0; e < end; ++e)
-                        if (find(e, ray, place) && place.at >= 0 && k++ >= PLACES) gather(from, place, total);
-                }
-                float scale = 127.5f * scales[pixel], grey = seen ? 127.5f : 0.0f;
+            float scale = 127.5f * scales[pixel], grey = seen ? 127.5f : 0.0f;
 #if LAY
-                int row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
-                if (row >= height || column >= width) continue;
-                const uint8* still = panorama + ((long long)row * width + column) * 3;
-                float share = n < 0 ? 0.0f : shares[pixel];
+            int row = top + pixel / PATCH_COLUMNS, column = left + pixel % PATCH_COLUMNS;
+            if (row >= height || column >= width) continue;
+            const uint8* still = panorama + ((long long)row * width + column) * 3;
+            float share = n < 0 ? 0.0f : shares[pixel];
 #pragma unroll
-                for (int k = 0; k < 8; ++k) {
-                    int value = 8 * o + k, t = value / 3, c = value % 3;
-                    if (value >= VALUES) break;
-                    float rest = (1.0f - share) * still[c];
-#pragma unroll
-                    for (int g = 0; g < TOGETHER; ++g) {
-                        float level = n < 0 ? 0.0f : total[g][k] * scale + grey;
-                        staged[g][(t * PATCH_PIXELS + pixel) * 3 + c] = to_byte(share * level + rest);
-                    }
-                }
-#else
+            for (int k = 0; k < 8; ++k) {
+                int value = 8 * o + k, t = value / 3, c = value % 3;
+                if (value >= VALUES) break;
+                float rest = (1.0f - share) * still[c];
 #pragma unroll
                 for (int g = 0; g < TOGETHER; ++g) {
-                    if (start + g >= group_count) break;
-                    unsigned int bits[8];
-#pragma unroll
-                    for (int k = 0; k < 8; ++k) bits[k] = to_bits(total[g][k] * (256.0f * scale) + 256.0f * grey);
-                    write_once(composed + ((long long)(start + g) * count + n) * OCTETS + o, pack(bits));
+                    float level = n < 0 ? 0.0f : total[g][k] * scale + grey;
+                    staged[g][(t * PATCH_PIXELS + pixel) * 3 + c] = to_byte(share * level + rest);
                 }
-#endif
             }
-#if LAY
-            __syncthreads();
-            for (int g = 0; g < min(TOGETHER, group_count - start); ++g) {
-                int frame = (first_group + start + g) * FRAMES_EACH;
-                int first = max(begin, frame), last = min(begin + frames, frame + FRAMES_EACH);
-                write_patch(staged[g] + (first - frame) * PATCH_PIXELS * 3, out + (first - begin) * 3ll * height * width,
-                            last - first, top, height, width);
+#else
+#pragma unroll
+            for (int g = 0; g < TOGETHER; ++g) {
+                if (start + g >= group_count) break;
+                unsigned int bits[8];
+#pragma unroll
+                for (int k = 0; k < 8; ++k) bits[k] = to_bits(total[g][k] * (256.0f * scale) + 256.0f * grey);
+                write_once(composed + ((long long)(start + g) * count + n) * OCTETS + o, pack(bits));
             }
-            __syncthreads();
 #endif
         }
+#if LAY
+        __syncthreads();
+        for (int g = 0; g < min(TOGETHER, group_count - start); ++g) {
+            int frame = (first_group + start + g) * FRAMES_EACH;
+            int first = max(begin, frame), last = min(begin + frames, frame + FRAMES_EACH);
+            write_patch(staged[g] + (first - frame) * PATCH_PIXELS * 3, out + (first - begin) * 3ll * height * width,
+                        last - first, top, height, width);
+        }
+        __syncthreads();
+#endif
     }
 }

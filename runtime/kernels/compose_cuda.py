@@ -16,8 +16,6 @@ from pano4d.runtime.sphere import lonlat_to_directions, pixel_lonlat
 from pano4d.runtime.tiles import Layout
 
 PATCH_ROWS, PATCH_COLUMNS = 4, 32
-STRIP = 4
-"""Patches, one above the other, that a block composes: taps of one are near those of the next."""
 FRAMES_EACH = 7  # at most, worked on together: a count and their changes make eight
 TOGETHER = 2  # groups that a thread gathers at a time, at most
 
@@ -192,8 +190,7 @@ class Composer:
         defined = {"frames_each": self.frames_each, "patch_rows": PATCH_ROWS}
         self._compose, self._lay = (
             compiler.load_kernels(device, "compose.cu", ("compose",), compiler.definitions(
-                np.dtype(element).itemsize, lay=lay, size=size, together=min(self.shape.held, TOGETHER), strip=STRIP,
-                **defined))[0]
+                np.dtype(element).itemsize, lay=lay, size=size, together=min(self.shape.held, TOGETHER), **defined))[0]
             for lay in (False, True))
         names = ("residual", "box_sum", "change", "change_along_rows", "stay_along_columns", "finish")
         loaded = compiler.load_kernels(device, "detail.cu", names, compiler.definitions(**defined))
@@ -266,8 +263,7 @@ class Composer:
         shape = self.shape
         sizes = (shape.count, shape.height, shape.width, self.groups, first, groups)
         names = ("rotations", "slot_of", "patch_start", "patch_tiles", "columns", "rows", "place_of")
-        across, down = self._patches
-        kernel((across, -(-down // STRIP)), PATCH_ROWS * PATCH_COLUMNS, pixels, *(self._arrays[name] for name in names), *outputs,
+        kernel(self._patches, PATCH_ROWS * PATCH_COLUMNS, pixels, *(self._arrays[name] for name in names), *outputs,
                self._arrays["alpha"], *map(np.int32, sizes), self.focal)
 
     @property

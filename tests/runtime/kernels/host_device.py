@@ -85,7 +85,7 @@ class HostKernel:
     def __init__(self, function):
         self.function = function
 
-    def __call__(self, grid, threads, *arguments):
+    def __call__(self, grid, threads, *arguments, early=False):
         values, pointers = compiler.packed(arguments)
         self.function((ctypes.c_int * 3)(*(*grid, 1, 1)[:3]), ctypes.c_int(threads), pointers)
         del values
