@@ -12,11 +12,15 @@ from pano4d.runtime.kernels.blend import BlendPlan
 from pano4d.runtime.kernels.compiler import THREADS, blocks, pixels_each
 from pano4d.runtime.tiles import Layout
 
-FRAMES_EACH = 2
-EARLY = True
+FRAMES_EACH = 2  # that a thread works on together, so that four halves of each are read as 16 bytes
 SIZES = np.dtype([(name, np.int32) for name in ("slots", "places", "frames", "size", "batch", "next_batch", "batched",
                                            "next_batched", "ranks", "channels")])
 SCALES = np.dtype([(name, np.float32) for name in ("c_skip", "c_out", "ratio", "c_in", "extrapolation", "level")])
+
+
+def groups_of(frames: int) -> int:
+    """Count the groups of ``FRAMES_EACH`` frames that a thread works on together."""
+    return -(-frames // FRAMES_EACH)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class StateShape:
             "v": ((max(map(self.rows, kinds)), self.frames, 4, pixels), self.element),
             "sample": ((self.rows(self.guided), *sample), self.element), "unguided_sample": (unguided, self.element),
             "still": ((self.tiles, 4, pixels), "float32"), "rest": (rest, "float32"), "places": ((self.tiles,), "int32"),
-            "given": ((self.frames, self.tiles, pixels, 4), self.element),
+            "given": ((groups_of(self.frames), self.tiles, pixels, FRAMES_EACH, 4), self.element),
             "own": ((self.slots, pixels), "float32"), "taps": (table, "int32"), "shares": ((*table, 4), "float32"),
             "difference": (state if self.reuse else (1, 1, 1, 1), self.element), "guidance": ((self.frames,), "float32"),
             "masks": ((self.slots, self.frames, pixels), "float32"), "latents": ((self.slots, 4, pixels), "float32"),
@@ -265,18 +269,18 @@ class TileState:
         shape = self.shape
         guided = shape.guided if guided is None else guided
         following = shape.guided if next_guided is None else next_guided
-        across, groups = blocks(shape.size**2), -(-shape.frames // FRAMES_EACH)
+        across, groups = blocks(shape.size**2), groups_of(shape.frames)
         sizes = np.array((shape.slots, shape.tiles, shape.frames, shape.size, shape.tiles_per_call(guided),
                           shape.tiles_per_call(following), shape.batched_tiles(guided), shape.batched_tiles(following),
                           shape.ranks, shape.channels), SIZES)[()]
         scales = np.array((c_skip, c_out, sigma_next / sigma, c_in, extrapolation, sigma_next), SCALES)[()]
         pairs = blocks(shape.size**2 // pixels_each(shape.size))
         self._give[guided, following, reused](
-            (pairs, shape.tiles, shape.frames), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,
+            (pairs, shape.tiles, groups), THREADS, self.x, self.v, self.guidance, self.places, self.still, self.rest,
             self.previous, self.fused, self.difference, self.given, sizes, scales)
         self._blend[guided, following, reused](
             (across, shape.slots, groups), THREADS, self.x, self.own, self.taps, self.shares, self.previous, self.given,
-            self.x_next, self.fused, self.sample_of(following), sizes, scales, early=EARLY)
+            self.x_next, self.fused, self.sample_of(following), sizes, scales, early=True)
         arrays = self._arrays
         arrays["x"], arrays["x_next"] = arrays["x_next"], arrays["x"]
         arrays["previous"], arrays["fused"] = arrays["fused"], arrays["previous"]

@@ -75,6 +75,16 @@ __device__ __forceinline__ void read_few(const Value* from, Few<Value>& few) {
         few.of[0] = __ldcs(from);
     }
 }
+template <class Value>
+__device__ __forceinline__ void write_few(Value* to, const Few<Value>& few) {
+    if constexpr (sizeof few == 8)
+        __stcs((uint2*)to, *(const uint2*)&few);
+    else if constexpr (sizeof few == 4)
+        __stcs((unsigned int*)to, *(const unsigned int*)&few);
+    else
+        __stcs(to, few.of[0]);
+}
+
 // Smooth fall towards a tile's border, as tiles.feather_at: never 0, so that no tile is lost.
 __device__ __forceinline__ float feather_ramp(float at, float size) {
     float edge = fminf(at + 0.5f, size - 0.5f - at) / (size * FEATHER_SHARE);

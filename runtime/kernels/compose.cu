@@ -7,15 +7,11 @@
 // does without detail: out = alpha composed + (1 - alpha) input.
 // Tiles lie pixel by pixel (pixel_major.cu). Block: PATCH_ROWS x 32 panorama pixels. Its threads first find where tiles see
 // the patch, a pixel each; then a thread gathers one octet of a pixel's values after another, of TOGETHER groups at a time:
-// four 16-byte loads for each tile and group, all on their way before the first is used. A warp gathers a block ACROSS pixels
-// wide, not a row, so that its pixels share as many taps as they can, however a tile is turned.
+// four 16-byte loads for each tile and group, all on their way before the first is used.
 // SIZE is the side of a tile, known when this is compiled, so that taps lie at constant distances.
 // Bytes per group: each octet of the tiles once, 16 OCTETS written per pixel; with LAY 3 FRAMES_EACH written, 3 to 7 read.
 #include "patch.cuh"
 
-#ifndef ACROSS
-#define ACROSS 4  // pixels of a row that follow one another, before those below them
-#endif
 #ifndef PLACES
 #define PLACES 6  // in shared memory for each pixel; what more tiles see is found again where it is gathered
 #endif
@@ -132,9 +128,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_PIXELS, 1024 / PATCH_PIXELS -
     __syncthreads();
     for (int start = 0; start < group_count; start += TOGETHER) {
         for (int item = threadIdx.x; item < PATCH_PIXELS * OCTETS; item += PATCH_PIXELS) {
-            int i = item / OCTETS, o = item % OCTETS;
-            int pixel = i / ACROSS % PATCH_ROWS * PATCH_COLUMNS + i / (ACROSS * PATCH_ROWS) * ACROSS + i % ACROSS;
-            int n = numbers[pixel], seen = seen_by[pixel];
+            int pixel = item / OCTETS, o = item % OCTETS, n = numbers[pixel], seen = seen_by[pixel];
 #if !LAY
             if (n < 0) continue;
 #endif
