@@ -114,8 +114,12 @@ def recipe_of(backend: str, precision: str, device: str | None = None,
 def _onnxruntime(precision: str) -> Recipe:
     from pano4d.build_engines.onnx_export import OPSET, export_onnx
     from pano4d.build_engines.onnx_export import PRECISIONS as BLOCKS
+    from pano4d.runtime.backends.onnxruntime_ import import_onnxruntime
 
-    versions = _versions("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir", "onnxruntime")
+    versions = _versions("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx-ir")
+    # The package for the GPU takes the other's place, under a name of its own.
+    versions["onnxruntime"] = import_onnxruntime().__version__
+
     def export(module: nn.Module, inputs: dict[str, np.ndarray], outputs: list[TensorSpec], path: Path,
                progress: Progress) -> list[Path]:
         return export_onnx(module, inputs, outputs, path, precision)

@@ -35,7 +35,7 @@ class OnnxruntimeEngine(Engine):
         except Exception as error:
             raise BackendError(f"onnxruntime {runtime.__version__} cannot load {path} ({first_line(error)}): build the "
                                "bundle again with `pano4d build --force`.") from error
-        self._check_tensors(path)
+        check_tensors(self._session, path, inputs, outputs)
 
     def run(self, buffers: Mapping[str, np.ndarray], stream: Any = None) -> None:
         """Read and write the caller's arrays directly. See ``Engine.run``.
@@ -59,14 +59,6 @@ class OnnxruntimeEngine(Engine):
     def close(self) -> None:
         """Release the session and its memory."""
         self._session = None
-
-    def _check_tensors(self, path: os.PathLike | str) -> None:
-        for specs, nodes in ((self.inputs, self._session.get_inputs()), (self.outputs, self._session.get_outputs())):
-            found = {node.name: tuple(node.shape) for node in nodes}
-            needed = {spec.name: spec.shape for spec in specs}
-            if found != needed:
-                raise BackendError(f"{path} has tensors {found}, and its manifest says {needed}: build the bundle again "
-                                   "with `pano4d build --force`.")
 
 
 def load(bundle: Bundle, network: str) -> OnnxruntimeEngine:
@@ -119,6 +111,27 @@ def session_options() -> Any:
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     options.intra_op_num_threads = int(asked) if asked.isdigit() else 0
     return options
+
+
+def check_tensors(session: Any, path: os.PathLike | str, inputs: tuple[TensorSpec, ...],
+                  outputs: tuple[TensorSpec, ...]) -> None:
+    """Refuse a file whose tensors are not those of its manifest.
+
+    Args:
+        session: The loaded file.
+        path: Its path.
+        inputs: Tensors it should read.
+        outputs: Tensors it should write.
+
+    Raises:
+        BackendError: Names or shapes differ.
+    """
+    for specs, nodes in ((inputs, session.get_inputs()), (outputs, session.get_outputs())):
+        found = {node.name: tuple(node.shape) for node in nodes}
+        needed = {spec.name: spec.shape for spec in specs}
+        if found != needed:
+            raise BackendError(f"{path} has tensors {found}, and its manifest says {needed}: build the bundle again with "
+                               "`pano4d build --force`.")
 
 
 def import_onnxruntime() -> Any:

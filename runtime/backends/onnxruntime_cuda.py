@@ -4,12 +4,14 @@ A session computes on one stream, fixed when it is loaded. It is a stream of the
 the caller's stream was given before a run, and the caller's stream after the run, so that nothing waits on the CPU.
 """
 
+import contextlib
+import io
 from collections.abc import Mapping
 from typing import Any
 
 from pano4d.runtime.backends.base import Availability
 from pano4d.runtime.backends.device_engine import DeviceEngine
-from pano4d.runtime.backends.onnxruntime_ import first_line, import_onnxruntime, session_options
+from pano4d.runtime.backends.onnxruntime_ import check_tensors, first_line, import_onnxruntime, session_options
 from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.device import Device, as_device_array, call, driver
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
@@ -27,12 +29,16 @@ class OnnxruntimeCudaEngine(DeviceEngine):
         device: Where; closed with the engine.
 
     Raises:
-        BackendError: onnxruntime refuses the file, or would compute some of it on the CPU.
+        BackendError: onnxruntime refuses the file, would compute some of it on the CPU, or finds other tensors in it than
+            the manifest says.
         DeviceMemoryError: The GPU is full.
     """
 
     def __init__(self, described: Network, device: Device) -> None:
         runtime = import_onnxruntime()
+        # CUDA and cuDNN among pip's packages. What is not there it prints, and the session says in its error.
+        with contextlib.redirect_stdout(io.StringIO()):
+            runtime.preload_dlls()
         self.inputs, self.outputs, self._device = described.inputs, described.outputs, device
         options = session_options()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -48,6 +54,7 @@ class OnnxruntimeCudaEngine(DeviceEngine):
         if PROVIDER not in self._session.get_providers():
             raise BackendError(f"onnxruntime fell back to the CPU for {described.path}: install its CUDA and cuDNN, or use "
                                "--backend onnxruntime.")
+        check_tensors(self._session, described.path, self.inputs, self.outputs)
         self._binding, self._options = self._session.io_binding(), runtime.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 

@@ -30,6 +30,8 @@ def made(tmp_path, monkeypatch):
             assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
             self.real = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
 
+            self.get_inputs, self.get_outputs = self.real.get_inputs, self.real.get_outputs
+
         def get_providers(self):
             return log.providers
 
@@ -46,12 +48,12 @@ def made(tmp_path, monkeypatch):
             self.real.run_with_iobinding(binding.real)
 
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(
-        InferenceSession=Session, SessionOptions=ort.SessionOptions, RunOptions=ort.RunOptions))
+        InferenceSession=Session, SessionOptions=ort.SessionOptions, RunOptions=ort.RunOptions,
+        preload_dlls=lambda: print("Failed to load libcudnn.so")))
     device = SimpleNamespace(ordinal=0, stream=7, activate=lambda: None, close=lambda: log.calls.append("close"),
                              synchronize=lambda: log.calls.append("wait"),
                              chain=lambda first, then: log.calls.append((first, then)))
-    described = SimpleNamespace(path=tmp_path / "double.onnx", inputs=(X,), outputs=(Y,))
-    log.described = described
+    described = log.described = SimpleNamespace(path=tmp_path / "double.onnx", inputs=(X,), outputs=(Y,))
     return lambda: onnxruntime_cuda.OnnxruntimeCudaEngine(described, device), log
 
 
@@ -66,6 +68,45 @@ def test_it_binds_the_pointers_and_orders_the_streams(made):
     make().run(buffers, 5)
     np.testing.assert_array_equal(y, 2 * x)
     assert log.calls == [("x", "cuda", x.ctypes.data), ("y", "cuda", y.ctypes.data), (5, 7), "run", (7, 5)]
+
+
+def test_nothing_is_printed_while_libraries_are_looked_for(made, capsys):
+    made[0]()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_other_tensors_than_the_manifest_says_are_refused(made):
+    make, log = made
+    log.described.inputs = (TensorSpec("x", "float32", (3, 2)),)
+    with pytest.raises(BackendError, match="its manifest says"):
+        make()
+
+
+@pytest.mark.parametrize("spoil, said", [
+    (lambda buffers: buffers.pop("y"), "needs a buffer named 'y'"),
+    (lambda buffers: buffers.update(x=DeviceArray(1, (3, 2), np.dtype("float32"), None)), r"'x' is float32 \[3, 2\]"),
+    (lambda buffers: buffers.update(x=DeviceArray(1, (2, 3), np.dtype("float16"), None)), "'x' is float16"),
+    (lambda buffers: buffers.update(x=np.zeros((2, 3), np.float32)), "A GPU array was needed")])
+def test_buffers_that_do_not_fit_are_refused_before_they_are_bound(made, spoil, said):
+    make, log = made
+    buffers = arrays()[2]
+    spoil(buffers)
+    with pytest.raises(BackendError, match=said):
+        make().run(buffers, 5)
+    assert log.calls == []
+
+
+def test_closing_waits_and_gives_the_device_back_once(made):
+    make, log = made
+    engine = make()
+    engine.close(), engine.close()
+    assert log.calls == ["wait", "close"]
+
+
+def test_an_engine_of_another_kind_is_refused(made):
+    made[1].described.path = made[1].described.path.with_suffix(".plan")
+    with pytest.raises(BackendError, match="double.plan is no ONNX engine"):
+        onnxruntime_cuda.load(SimpleNamespace(network=lambda name: made[1].described), "double")
 
 
 def test_falling_back_to_the_cpu_is_refused(made):

@@ -1,0 +1,169 @@
+"""Run the ONNX that TensorRT is given, network by network, and compare it with the modules of diffusers.
+
+    python -m pano4d.benchmarks.full_model full --device cuda
+    python -m pano4d.benchmarks.onnx_parity full
+
+The files are those of ``pano4d build --backend tensorrt``, float16, run by onnxruntime instead: on the GPU by its CUDA
+provider, on buffers of our own, or with ``--device cpu`` on the CPU. Errors are taken against the module in float32; what
+float16 costs without any export is the error of the module in float16. Each network is exported by a process of its own,
+whose peak memory is told.
+"""
+
+import argparse
+import collections
+import json
+import multiprocessing
+import platform
+import resource
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from pano4d.build_engines.aot_export import typed_specs
+from pano4d.build_engines.checkpoint import read_checkpoint
+from pano4d.build_engines.networks import example_inputs, network_specs, reference_module, tile_shape
+from pano4d.build_engines.shortcuts import simplify
+from pano4d.build_engines.typed_onnx import export_typed
+from pano4d.build_engines.verify import parity, run_engine
+from pano4d.runtime.backends import onnxruntime_, onnxruntime_cuda
+from pano4d.runtime.backends.aotinductor import without_tf32
+from pano4d.runtime.backends.base import NETWORKS, Engine, TensorSpec
+from pano4d.runtime.device import Device
+
+MOST_TIMES_EAGER = 2.0
+"""How many times the error of eager float16 an engine may have."""
+
+
+def specs_of(checkpoint: Path, network: str, batch: int) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """List inputs and outputs of a network as plans of TensorRT have them, for so many tiles at once."""
+    source = read_checkpoint(checkpoint)
+    inputs, outputs = network_specs(source, tile_shape(source, None, None, batch))[network]
+    return typed_specs(inputs, "fp16", "cuda"), typed_specs(outputs, "fp16", "cuda")
+
+
+def export(checkpoint: Path, network: str, batch: int, path: Path) -> dict[str, Any]:
+    """Write a network as ONNX, and let ONNX check the file.
+
+    Args:
+        checkpoint: Folder of the model.
+        network: Name of the network.
+        batch: Tiles at once.
+        path: The .onnx file to write.
+
+    Returns:
+        ``export_seconds``, ``host_gib``, the peak memory of this process, and ``operators``, how often each occurs.
+
+    Raises:
+        BackendError: The network cannot be exported.
+        onnx.checker.ValidationError: The file is not valid.
+    """
+    begin = time.perf_counter()
+    inputs, outputs = specs_of(checkpoint, network, batch)
+    module = simplify(reference_module(read_checkpoint(checkpoint), network))
+    export_typed(module, example_inputs(inputs), outputs, path, "fp16")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    seconds = time.perf_counter() - begin
+    onnx.checker.check_model(path, full_check=True)
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return {"export_seconds": round(seconds, 1), "host_gib": round(peak, 2),
+            "operators": dict(sorted(collections.Counter(node.op_type for node in nodes).items()))}
+
+
+def load(path: Path, inputs: list[TensorSpec], outputs: list[TensorSpec], device: str) -> Engine:
+    """Load a file with onnxruntime, for ``cuda`` or ``cpu``."""
+    if device == "cpu":
+        return onnxruntime_.OnnxruntimeEngine(path, tuple(inputs), tuple(outputs))
+    where = Device()
+    try:
+        return onnxruntime_cuda.OnnxruntimeCudaEngine(SimpleNamespace(path=path, inputs=tuple(inputs), outputs=tuple(outputs)),
+                                                      where)
+    except Exception:
+        where.close()
+        raise
+
+
+def compare(checkpoint: Path, network: str, batch: int, path: Path, device: str) -> dict[str, Any]:
+    """Run a file and both modules on the same inputs.
+
+    Args:
+        checkpoint: Folder of the model.
+        network: Name of the network.
+        batch: Tiles at once.
+        path: Its .onnx file.
+        device: ``cuda`` or ``cpu``.
+
+    Returns:
+        ``rows``; errors against float32 of the file (``relative_error``, ``max_abs_error``) and of eager float16
+        (``eager_relative_error``); ``ms`` of a run; ``within``, whether the error is at most ``MOST_TIMES_EAGER`` times
+        that of eager float16.
+
+    Raises:
+        BackendError: onnxruntime does not run the file.
+    """
+    inputs, outputs = specs_of(checkpoint, network, batch)
+    given = example_inputs(inputs, seed=1)
+    with torch.inference_mode(), without_tf32():
+        module = reference_module(read_checkpoint(checkpoint), network).to(device)
+        tensors = [torch.from_numpy(array).to(device) for array in given.values()]
+        exact = module(*(tensor.float() for tensor in tensors)).cpu().numpy()
+        eager = module.half()(*tensors).float().cpu().numpy()
+    del module, tensors
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    with load(path, inputs, outputs, device) as engine:
+        made, times = run_engine(engine, given), []
+        buffers = engine.allocate()
+        for name, array in given.items():
+            engine.write(buffers[name], array)
+        for _ in range(3):
+            begin = time.perf_counter()
+            engine.run(buffers)
+            times.append(1e3 * (time.perf_counter() - begin))
+    found, plain = parity(made, exact), parity(eager, exact)["relative_error"]
+    return {"rows": int(next(iter(given.values())).shape[0]), **found, "eager_relative_error": plain,
+            "ms": round(float(np.median(times)), 2), "within": bool(found["relative_error"] <= MOST_TIMES_EAGER * plain)}
+
+
+def measure(checkpoint: Path, network: str, batch: int, folder: Path, device: str) -> dict[str, Any]:
+    """Export a network in a process of its own, and compare it here; arguments as of `export` and `compare`."""
+    path = folder / f"{network}.onnx"
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        exported = pool.apply(export, (checkpoint, network, batch, path))
+    return {"network": network, **exported, **compare(checkpoint, network, batch, path, device)}
+
+
+def main() -> None:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tile-batch", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "onnx.json")
+    args = parser.parse_args()
+    result = {"command": f"python -m pano4d.benchmarks.onnx_parity {' '.join(sys.argv[1:])}".strip(),
+              "machine": torch.cuda.get_device_name() if args.device == "cuda" else platform.machine(),
+              "provider": onnxruntime_cuda.PROVIDER if args.device == "cuda" else onnxruntime_.PROVIDER,
+              "onnxruntime": onnxruntime_.import_onnxruntime().__version__,
+              "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "onnx", "onnxscript")}, "rows": []}
+    for network in args.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            result["rows"].append(measure(args.checkpoint, network, args.tile_batch, Path(folder), args.device))
+        row = result["rows"][-1]
+        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"{network:14} error {row['relative_error']:.1e}, eager float16 {row['eager_relative_error']:.1e}; "
+              f"{row['ms']:.0f} ms; exported in {row['export_seconds']:.0f} s with {row['host_gib']:.1f} GiB", flush=True)
+    if not all(row["within"] for row in result["rows"]):
+        sys.exit(f"an error is more than {MOST_TIMES_EAGER:g} times that of eager float16")
+
+
+if __name__ == "__main__":
+    main()

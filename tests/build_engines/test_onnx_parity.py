@@ -1,0 +1,36 @@
+"""What TensorRT is given computes what diffusers computes, as the benchmark says it; and the benchmark sees when it does not."""
+
+import json
+import sys
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from pano4d.benchmarks import onnx_parity  # noqa: E402
+
+
+def test_the_benchmark_measures_the_networks_asked_for(masked, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "onnx.json"
+    monkeypatch.setattr(sys, "argv", ["onnx_parity", str(masked), "--device", "cpu", "--out", str(out),
+                                      "--networks", "unet"])
+    onnx_parity.main()
+    result = json.loads(out.read_text())
+    assert [row["network"] for row in result["rows"]] == ["unet"]
+    for row in result["rows"]:
+        assert row["within"] and 0 < row["relative_error"] <= 2 * row["eager_relative_error"] < 1e-2
+        assert row["operators"]["Conv"] > 0 and 0 < row["host_gib"] < 24 and row["ms"] > 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_file_of_another_model_is_seen_and_told(masked, written, tmp_path, monkeypatch):
+    path = tmp_path / "vae_decoder.onnx"
+    other = written(tmp_path / "other", 9, seed=5)
+    onnx_parity.export(other, "vae_decoder", 1, path)
+    found = onnx_parity.compare(masked, "vae_decoder", 1, path, "cpu")
+    assert not found["within"] and found["relative_error"] > 0.1
+    monkeypatch.setattr(onnx_parity, "measure", lambda *_: {"network": "unet", "export_seconds": 1, "host_gib": 1, **found})
+    monkeypatch.setattr(sys, "argv", ["onnx_parity", str(masked), "--networks", "unet", "--out", str(tmp_path / "o.json")])
+    with pytest.raises(SystemExit, match="more than 2 times that of eager float16"):
+        onnx_parity.main()
