@@ -155,6 +155,8 @@ _animating = _options(
     click.option("--steps", type=click.IntRange(min=1), help="Denoising steps.  [default: the bundle's]"),
     click.option("--solver", type=click.Choice(SOLVERS), help="How a step is taken.  [default: the bundle's]"),
     click.option("--levels", type=click.Choice(LEVELS), help="Noise levels of the steps.  [default: the bundle's]"),
+    click.option("--layout", default="auto", show_default=True,
+                 help="Where tiles lie: fewest takes fewer of them, which overlap less; others by name, as rings-42.9."),
     click.option("--stages", type=click.Choice(STAGES), default="single", show_default=True,
                  help="coarse-fine animates with wide tiles first and refines that."),
     click.option("--mask-policy", type=click.Choice(MASK_POLICIES), default="freeze", show_default=True,
@@ -287,7 +289,8 @@ def doctor(ctx: click.Context, bundle: Path | None, as_json: bool) -> None:
 def _settled(options: dict[str, Any]) -> dict[str, Any]:
     """Gather what describes the animation into settings, and leave out what was not given."""
     width, height = options.pop("size")
-    names = ("seed", "steps", "solver", "levels", "stages", "mask_policy", "motion_bucket_id", "guidance_interval", "fps")
+    names = ("seed", "steps", "solver", "levels", "layout", "stages", "mask_policy", "motion_bucket_id",
+             "guidance_interval", "fps")
     settings = pano4d.AnimateSettings(width=width, height=height, **{name: options.pop(name) for name in names})
     options["precision"] = "fp16" if options.pop("fp16") else None
     return {**options, "settings": settings}

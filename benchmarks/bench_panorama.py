@@ -71,6 +71,7 @@ TECHNIQUES = (
     UNABRIDGED,
     Technique("and guidance at every other step, else reused", FEWER | {"guidance_reuse": 1}, moving=("all",)),
     Technique("and guidance only for sigma in 1 to 60", FEWER | {"guidance_interval": (1.0, 60.0)}, moving=("all",)),
+    Technique("and the fewest tiles", FEWER | {"layout": "fewest"}),
 )
 """The one that counts first, so that it is measured whatever befalls the others."""
 

@@ -95,6 +95,18 @@ def stages_table() -> str:
     return _table(head, rows)
 
 
+def layouts_table() -> str:
+    """Make the table of layouts from ``results/layouts.json``."""
+    rows = json.loads((RESULTS / "layouts.json").read_text())["rows"]
+    head = ("--layout", "tiles", "disagreement", "sharpness", "motion", "temporal power", "seam", "tile borders",
+            "within the spread")
+    return _table(head, [(
+        row["asked"], f"{row['tiles']}", f"{mean['disagreement']:.2f}", f"{mean['sharpness']:.2f}", f"{mean['motion']:.2f}",
+        f"{mean['spectrum']:.2f}", f"{mean['seam_ratio']:.2f}", f"{mean['tile_border_ratio']:.2f}",
+        "" if row is rows[0] else "no: " + ", ".join(row["outside"]).replace("_", " ") if row["outside"] else "yes")
+        for row in rows for mean in [row["mean"]]])
+
+
 def panorama_table() -> str:
     """Make the table of whole panoramas on a GPU from ``results/panorama.json``."""
     result = json.loads((RESULTS / "panorama.json").read_text())
@@ -133,6 +145,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "steps": (RESULTS / "steps.json", steps_table),
     "reuse": (RESULTS / "reuse.json", reuse_table),
     "stages": (RESULTS / "stages.json", stages_table),
+    "layouts": (RESULTS / "layouts.json", layouts_table),
 }
 
 

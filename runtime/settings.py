@@ -30,7 +30,8 @@ class AnimateSettings:
         mask_policy: ``freeze`` (still pixels of the result are the input's, bit for bit), ``trained``
             (binary mask, first frame still, nothing frozen afterwards) or ``soft`` (the share of moving
             pixels, first frame included).
-        layout: Name of a tile layout, or ``auto`` for the one that fits the width.
+        layout: Name of a tile layout; ``auto`` for the one that fits the width, ``fewest`` for the fewest tiles that cover
+            the sphere at that width, which overlap less.
         stages: ``single``: tiles of the layout from noise to picture; ``coarse-fine``: first a coarse video with a few
             wide tiles, whose motion agrees around the sphere, which the tiles of the layout then start from. Where
             they are no narrower than the wide ones there is nothing to refine: the run is ``single``, and the report

@@ -10,11 +10,14 @@ from functools import cached_property
 import numpy as np
 
 from pano4d.runtime.errors import SettingsError
+from pano4d.runtime.rings import fewest_rings
 from pano4d.runtime.sphere import pixel_directions, pixel_lonlat, rotation, sample_panorama
 
 VERTICES_FOV_DEG, FACES_FOV_DEG, RINGS_FOV_DEG = 84.0, 80.0, 42.9
 # Tiles are denser towards their borders than at the centre, so the centre may be a little coarser than the panorama.
 _DENSITY = 0.85
+_LENIENCE = 0.02  # share by which the fewest tiles may be wider yet, where that saves one
+_GOLDEN = 0.618034
 FEATHER_SHARE = 0.25
 LOWEST_WEIGHT = 1e-3
 
@@ -104,6 +107,28 @@ def rings(fov_deg: float = RINGS_FOV_DEG) -> Layout:
     raise AssertionError(f"no rings cover the sphere with tiles of {fov_deg} degrees")
 
 
+def fewest(fov_deg: float = RINGS_FOV_DEG) -> Layout:
+    """Rings at the latitudes where the fewest tiles of this field of view cover the sphere (`rings.py`).
+
+    They overlap less than ``rings``, and so agree less where they meet.
+
+    Args:
+        fov_deg: Field of view, 10 to 110 degrees.
+
+    Returns:
+        The layout.
+
+    Raises:
+        SettingsError: The field of view is out of range.
+    """
+    _check_fov(fov_deg)
+    found = fewest_rings(fov_deg)
+    # Shifts of which no two are alike: nothing lines up from ring to ring, nor with the seam.
+    yaw = np.concatenate([(np.arange(count) + _GOLDEN * (i + 1)) * 360 / count for i, (_, count) in enumerate(found)])
+    pitch = np.concatenate([np.full(count, lat) for lat, count in found])
+    return Layout(f"fewest-{fov_deg:g}", _wrapped(yaw), pitch, fov_deg)
+
+
 def _ring_layout(pitches_deg: np.ndarray, fov_deg: float) -> Layout:
     """Fill each ring with as many tiles as its widest latitude needs, every other ring shifted by half a tile."""
     yaw, pitch = [], []
@@ -138,18 +163,18 @@ def _wrapped(yaw_deg: np.ndarray) -> np.ndarray:
 
 
 def by_name(name: str) -> Layout:
-    """Make a layout from ``vertices``, ``faces`` or ``rings``, with ``-FOV`` behind it if wanted.
+    """Make a layout from ``vertices``, ``faces``, ``rings`` or ``fewest``, with ``-FOV`` behind it if wanted.
 
     Raises:
         SettingsError: No layout has this name.
     """
     kind, _, fov = name.partition("-")
-    makers = {"vertices": icosahedron_vertices, "faces": icosahedron_faces, "rings": rings}
+    makers = {"vertices": icosahedron_vertices, "faces": icosahedron_faces, "rings": rings, "fewest": fewest}
     try:
         return makers[kind](float(fov)) if fov else makers[kind]()
     except (KeyError, ValueError):
-        raise SettingsError(f"the layout is {name!r}; it must be auto, vertices, faces or rings, or one of these with "
-                            "a field of view behind it, as in rings-42.9.") from None
+        raise SettingsError(f"the layout is {name!r}; it must be auto, fewest, rings, vertices or faces, or one of the "
+                            "last four with a field of view behind it, as in rings-42.9.") from None
 
 
 def layout_for(width_px: int, tile_px: int) -> Layout:
@@ -159,17 +184,32 @@ def layout_for(width_px: int, tile_px: int) -> Layout:
         width_px: Width of the panorama.
         tile_px: Side of a tile.
     """
-    fov_deg = np.degrees(2 * np.arctan(np.pi * tile_px / width_px / _DENSITY))
-    return icosahedron_vertices() if fov_deg >= VERTICES_FOV_DEG - 4 else rings(round(float(fov_deg), 1))
+    fov_deg = _fov_for(width_px, tile_px)
+    return icosahedron_vertices() if fov_deg >= VERTICES_FOV_DEG - 4 else rings(round(fov_deg, 1))
+
+
+def _fov_for(width_px: int, tile_px: int) -> float:
+    return float(np.degrees(2 * np.arctan(np.pi * tile_px / width_px / _DENSITY)))
 
 
 def chosen(name: str, width_px: int, tile_px: int) -> Layout:
-    """Make the layout that settings name: as ``by_name``, or ``auto`` for ``layout_for`` this width and tile.
+    """Make the layout that settings name.
+
+    Args:
+        name: As for `by_name`; or ``auto`` for `layout_for`, ``fewest`` for the fewest tiles, of this width and tile.
+        width_px: Width of the panorama.
+        tile_px: Side of a tile.
 
     Raises:
         SettingsError: No layout has this name.
     """
-    return layout_for(width_px, tile_px) if name == "auto" else by_name(name)
+    if name not in ("auto", "fewest"):
+        return by_name(name)
+    layouts = [layout_for(width_px, tile_px)]
+    if name == "fewest":
+        fov_deg = min(_fov_for(width_px, tile_px), VERTICES_FOV_DEG)
+        layouts += [fewest(round(fov_deg * wider, 1)) for wider in (1, 1 + _LENIENCE)]
+    return min(layouts, key=lambda layout: layout.count)
 
 
 def tile_directions(layout: Layout, size: int) -> np.ndarray:

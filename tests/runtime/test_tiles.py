@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from pano4d.runtime import sphere, tiles
+from pano4d.runtime import rings, sphere, tiles
 from pano4d.runtime.errors import SettingsError
 
-LAYOUTS = [tiles.icosahedron_vertices(), tiles.icosahedron_faces(), tiles.rings(42.9), tiles.rings(62), tiles.rings(25.5)]
+LAYOUTS = [tiles.icosahedron_vertices(), tiles.icosahedron_faces(), tiles.rings(42.9), tiles.rings(62), tiles.rings(25.5),
+           tiles.fewest(50.6)]
 
 
 def random_directions(count=20_000):
@@ -24,6 +25,7 @@ def test_layouts_cover_the_sphere(layout):
 def test_counts_are_those_of_the_field():
     assert [layout.count for layout in LAYOUTS[:2]] == [12, 20]
     assert 34 <= tiles.rings(42.9).count <= 42
+    assert [tiles.fewest(fov).count for fov in (110, 84, 62, 50.6, 42.9)] == [6, 12, 20, 24, 34]
 
 
 @pytest.mark.parametrize("width, tile_px, most", [(1024, 256, 12), (2048, 256, 40), (4096, 512, 40), (512, 256, 12),
@@ -31,6 +33,14 @@ def test_counts_are_those_of_the_field():
 def test_the_chosen_layout_is_about_as_dense_as_the_panorama(width, tile_px, most):
     layout = tiles.layout_for(width, tile_px)
     assert layout.count <= most
+    assert layout.focal(tile_px) >= 0.8 * width / (2 * np.pi)
+
+
+@pytest.mark.parametrize("width, tile_px, auto, fewest", [(4096, 512, 28, 24), (8192, 512, 92, 80), (1024, 256, 12, 12),
+                                                          (512, 256, 12, 12)])
+def test_the_fewest_tiles_are_no_more_than_the_chosen_ones_and_about_as_dense(width, tile_px, auto, fewest):
+    layout = tiles.chosen("fewest", width, tile_px)
+    assert (tiles.chosen("auto", width, tile_px).count, layout.count) == (auto, fewest)
     assert layout.focal(tile_px) >= 0.8 * width / (2 * np.pi)
 
 
@@ -107,6 +117,26 @@ def test_rings_leave_no_hole_between_the_points_they_are_tried_on(fov_deg):
     directions = np.random.default_rng(1).standard_normal((200_000, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     assert np.any([tiles.project(layout, v, directions, 8)[2] for v in range(layout.count)], axis=0).all()
+
+
+@pytest.mark.parametrize("fov_deg", [10.0, 21.7, 38.0, 50.6, 90.3, 101.4, 110.0])
+def test_the_fewest_tiles_leave_no_hole_and_overlap_by_their_least_share(fov_deg):
+    layout = tiles.fewest(fov_deg)
+    directions = random_directions(200_000 if fov_deg > 30 else 20_000)
+    reach, half = np.full(len(directions), np.inf), np.radians(fov_deg / 2)
+    for turn in layout.rotations:
+        x, y, z = (directions @ turn).T
+        within = np.maximum(np.abs(x), np.abs(y)) <= z * np.tan(half)
+        reach[within] = np.minimum(reach[within], (np.maximum(np.abs(x), np.abs(y)) / z)[within])
+    assert np.arctan(reach.max()) <= half * (1 - rings.LEAST_OVERLAP) + 1e-9
+    assert layout.count == tiles.by_name(layout.name).count == len(np.unique(layout.rotations[:, :, 2].round(6), axis=0))
+
+
+@pytest.mark.parametrize("fov_deg", [42.9, 62, 84])
+def test_rings_mirror_one_another_and_more_overlap_takes_more_tiles(fov_deg):
+    found, wider = rings.fewest_rings(fov_deg), rings.fewest_rings(fov_deg, rings.LEAST_OVERLAP + 0.1)
+    assert found == [(-pitch, count) for pitch, count in found[::-1]]
+    assert sum(count for _, count in wider) > sum(count for _, count in found)
 
 
 @pytest.mark.parametrize("row, column", [(0, 495), (1, 179), (511, 517), (200, 0)])
