@@ -18,6 +18,7 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,8 +136,8 @@ def compare(checkpoint: Path, network: str, batch: int, path: Path, device: str)
 def measure(checkpoint: Path, network: str, batch: int, folder: Path, device: str) -> dict[str, Any]:
     """Export a network in a process of its own, and compare it here; arguments as of `export` and `compare`."""
     path = folder / f"{network}.onnx"
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        exported = pool.apply(export, (checkpoint, network, batch, path))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        exported = pool.submit(export, checkpoint, network, batch, path).result()
     return {"network": network, **exported, **compare(checkpoint, network, batch, path, device)}
 
 
