@@ -70,10 +70,10 @@ def main() -> None:
                 found = measure(bundle, replace(settings, seed=seed, layout=row["asked"]), None, *truth)
                 row["runs"].append({"seed": seed, "scene": scene, **found, "seconds": round(time.monotonic() - begun, 1)})
                 print(row["layout"], json.dumps(row["runs"][-1]), flush=True)
-                args.out.write_text(json.dumps({
-                    "command": "python -m pano4d.benchmarks.ablate_layouts " + " ".join(sys.argv[1:]),
-                    "machine": platform.machine(), "python": platform.python_version(), "bundle": bundle.sha256,
-                    "rows": judged(rows) if all(each["runs"] for each in rows) else rows}, indent=2) + "\n", encoding="utf-8")
+            args.out.write_text(json.dumps({
+                "command": "python -m pano4d.benchmarks.ablate_layouts " + " ".join(sys.argv[1:]),
+                "machine": platform.machine(), "python": platform.python_version(), "bundle": bundle.sha256,
+                "rows": judged(rows)}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

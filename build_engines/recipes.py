@@ -22,7 +22,7 @@ from pano4d.runtime.errors import BackendError
 BUILDABLE = ("onnxruntime", "tensorrt", "aotinductor")
 PRECISIONS = ("fp32", "fp16", "fp8")
 FP8_CAPABILITY = (8, 9)
-_NO_FP8 = ("The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability {}.{} or newer.")
+_NO_FP8 = "The GPU {} computes nothing in fp8: choose --precision fp16, or a GPU of compute capability {}.{} or newer."
 
 
 Progress = Callable[[str, int, int], None]

@@ -4,6 +4,7 @@ A tile pixel (y, x) of a tile s pixels wide looks along the camera ray ((x + 0.5
 with f = s / 2 / tan(fov / 2); axes as in ``sphere``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,10 +81,8 @@ def icosahedron_vertices(fov_deg: float = VERTICES_FOV_DEG) -> Layout:
 def icosahedron_faces(fov_deg: float = FACES_FOV_DEG) -> Layout:
     """Twenty upright tiles in four rings of five. Covers the sphere from 75 degrees on."""
     _check_fov(fov_deg)
-    rings = ((52.6226, 36.0), (10.8123, 36.0), (-10.8123, 0.0), (-52.6226, 0.0))
-    yaw = np.concatenate([np.arange(5) * 72.0 + shift for _, shift in rings])
-    pitch = np.repeat([lat for lat, _ in rings], 5)
-    return Layout(f"faces-{fov_deg:g}", _wrapped(yaw), pitch, fov_deg)
+    rings = ((52.6226, 5, 0.5), (10.8123, 5, 0.5), (-10.8123, 5, 0.0), (-52.6226, 5, 0.0))
+    return _of_rings("faces", fov_deg, rings)
 
 
 def rings(fov_deg: float = RINGS_FOV_DEG) -> Layout:
@@ -124,20 +123,24 @@ def fewest(fov_deg: float = RINGS_FOV_DEG) -> Layout:
     _check_fov(fov_deg)
     found = fewest_rings(fov_deg)
     # Shifts of which no two are alike: nothing lines up from ring to ring, nor with the seam.
-    yaw = np.concatenate([(np.arange(count) + _GOLDEN * (i + 1)) * 360 / count for i, (_, count) in enumerate(found)])
-    pitch = np.concatenate([np.full(count, lat) for lat, count in found])
-    return Layout(f"fewest-{fov_deg:g}", _wrapped(yaw), pitch, fov_deg)
+    return _of_rings("fewest", fov_deg, [(lat, count, _GOLDEN * (i + 1)) for i, (lat, count) in enumerate(found)])
 
 
 def _ring_layout(pitches_deg: np.ndarray, fov_deg: float) -> Layout:
     """Fill each ring with as many tiles as its widest latitude needs, every other ring shifted by half a tile."""
-    yaw, pitch = [], []
+    found = []
     for i, lat in enumerate(pitches_deg):
         widest = np.radians(max(0.0, abs(lat) - 0.35 * fov_deg))
         count = max(1, int(np.ceil(360 * np.cos(widest) / (0.93 * fov_deg))))
-        yaw += list((np.arange(count) + 0.5 * (i % 2)) * 360 / count)
-        pitch += [lat] * count
-    return Layout(f"rings-{fov_deg:g}", _wrapped(np.array(yaw)), np.array(pitch), fov_deg)
+        found.append((lat, count, 0.5 * (i % 2)))
+    return _of_rings("rings", fov_deg, found)
+
+
+def _of_rings(kind: str, fov_deg: float, rings: Sequence[tuple[float, int, float]]) -> Layout:
+    """Put tiles on rings, each given by its latitude in degrees, its number of tiles, and its shift in tiles."""
+    yaw = np.concatenate([(np.arange(count) + shift) * 360 / count for _, count, shift in rings])
+    pitch = np.concatenate([np.full(count, lat) for lat, count, _ in rings])
+    return Layout(f"{kind}-{fov_deg:g}", _wrapped(yaw), pitch, fov_deg)
 
 
 def _covers(layout: Layout) -> bool:

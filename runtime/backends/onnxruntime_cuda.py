@@ -101,6 +101,11 @@ def load(bundle: Bundle, network: str) -> OnnxruntimeCudaEngine:
     if described.path.suffix != ".onnx":
         raise BackendError(f"{described.path.name} is no ONNX engine: build a bundle with `pano4d build --backend "
                            "onnxruntime`.")
+    return load_file(described)
+
+
+def load_file(described: Network) -> OnnxruntimeCudaEngine:
+    """Load an ONNX file on a device of its own; arguments and errors as of `OnnxruntimeCudaEngine`."""
     device = Device()
     try:
         return OnnxruntimeCudaEngine(described, device)

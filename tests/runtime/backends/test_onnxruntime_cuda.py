@@ -29,7 +29,6 @@ def made(tmp_path, monkeypatch):
             assert (name, enable_fallback, chosen["user_compute_stream"]) == (onnxruntime_cuda.PROVIDER, 0, "7")
             assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
             self.real = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-
             self.get_inputs, self.get_outputs = self.real.get_inputs, self.real.get_outputs
 
         def get_providers(self):
