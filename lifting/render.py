@@ -17,7 +17,7 @@ NEAREST_M = 0.02
 DILATION_PX2 = 0.3
 """Variance added in the picture so that no Gaussian is thinner than a pixel (as in 3DGS)."""
 
-_REACH_SIGMAS = 3.0
+_REACH_SIGMAS = 3.33
 _LARGEST_ALPHA = 0.999
 # A band's pixel numbers then fit 16 bits, which NumPy sorts by radix.
 _BAND_PIXELS = 1 << 15

@@ -39,7 +39,7 @@ def _splat_ref(scene, view, K, width, height):
         alpha = scene.opacities[i] * np.exp(-0.5 * np.einsum("hwi,ij,hwj->hw", d, np.linalg.inv(cov), d))
         alpha = np.minimum(alpha, 0.999)
         alpha[alpha <= 1 / 255] = 0
-        boxed = (np.abs(d) <= 3 * np.sqrt(np.diag(cov))).all(-1)
+        boxed = (np.abs(d) <= 3.33 * np.sqrt(np.diag(cov))).all(-1)
         alpha *= boxed
         color = 0.5 + 0.28209479177387814 * scene.sh[i, 0]
         picture += (left * alpha)[..., None] * color
