@@ -28,7 +28,9 @@ ALLOWED = {
 BASE_INSTALL = {"numpy", "onnxruntime", "imageio", "imageio_ffmpeg", "PIL", "click", "rich", "safetensors"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "onnx", "onnxscript", "gsplat"}
 MAY_TALK_TO_THE_GPU = {Path("runtime/device.py"), Path("runtime/kernels/compiler.py")}
-MAY_BE_HEAVY = {Path("runtime/backends/eager.py"), Path("runtime/backends/aotinductor.py")}
+MAY_BE_HEAVY = {Path("runtime/backends/eager.py"), Path("runtime/backends/aotinductor.py"), Path("lifting/rasterize.py"),
+                Path("lifting/projection.py"), Path("lifting/pairs.py"), Path("lifting/compositing.py"),
+                Path("lifting/harmonics.py")}
 BY_NAME = [str(path.relative_to(ROOT)) for path in SHIPPED]
 
 
@@ -57,6 +59,24 @@ def test_imports_are_absolute(name):
     assert not [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
 
 
+@pytest.mark.parametrize("name", [name for name in BY_NAME if not name.startswith("build_engines")])
+def test_heavy_modules_are_imported_late(name):
+    """What needs a framework is reached from inside a function, so that the base install can import all else."""
+    heavy = {".".join(("pano4d", *path.with_suffix("").parts)) for path in MAY_BE_HEAVY} | HEAVY
+    if Path(name) not in MAY_BE_HEAVY:
+        imported = _imports(ROOT / name, late=False)
+        early = [module for module in imported if any(f"{module}.".startswith(f"{one}.") for one in heavy)]
+        assert not early, f"{name} imports {early} at its top"
+
+
+def test_every_module_of_the_base_install_can_be_imported_without_a_framework():
+    modules = [".".join(("pano4d", *Path(name).with_suffix("").parts)) for name in BY_NAME
+               if name.startswith(("runtime", "lifting")) and Path(name) not in MAY_BE_HEAVY]
+    code = f"import sys, importlib; sys.modules.update(dict.fromkeys({sorted(HEAVY)}))\n" \
+           f"for name in {modules}: importlib.import_module(name.removesuffix('.__init__'))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("line", [
     "import pano4d",
     "from pano4d.cli import cli; cli(['--help'], standalone_mode=False)",
@@ -74,6 +94,7 @@ def test_a_forbidden_import_would_be_seen(tmp_path):
     module = tmp_path / "module.py"
     module.write_text("def f():\n    from pano4d.runtime import sphere, job\n    import torch.nn\n")
     assert list(_imports(module)) == ["pano4d.runtime.sphere", "pano4d.runtime.job", "torch.nn"]
+    assert not list(_imports(module, late=False))
 
 
 def _room(path: Path) -> str:
@@ -84,9 +105,14 @@ def _room(path: Path) -> str:
     return "pano4d" if path.name == "__init__.py" else path.stem
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Name every imported module, wherever in the file; names taken from a package count as its modules."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _imports(path: Path, late: bool = True) -> Iterator[str]:
+    """Name every imported module, wherever in the file or outside of functions only; names taken from a package count as
+    its modules."""
+    waiting = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop(0)
+        if late or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
