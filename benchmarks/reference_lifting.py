@@ -127,7 +127,7 @@ class ReferenceFrame:
         degree = min(settings.sh_degree, self._done // settings.degree_every)
         rendered, _, _ = self._rasterization(
             self.means, p["quats"], p["log_scales"].exp(), torch.sigmoid(p["logits"]), torch.cat([p["sh0"], p["shN"]], 1),
-            views.viewmats, views.Ks, views.size, views.size, sh_degree=degree, packed=False)
+            views.viewmats, views.Ks, views.size, views.size, sh_degree=degree)
         difference = (rendered - wanted).abs()
         structure = 1 - ssim(rendered.permute(0, 3, 1, 2), wanted.permute(0, 3, 1, 2)).mean()
         loss = 0.8 * difference.mean() + 0.2 * structure + settings.motion_weight * (difference * (moving > 0.5)).mean()

@@ -108,8 +108,9 @@ class Scene:
         if self._fixed is not None:
             splats = tuple(torch.cat(pair) for pair in zip(splats, self._fixed))
         rendered, alphas, meta = self._rasterization(
-            *splats, views.viewmats, views.Ks, views.size, views.size, sh_degree=0, packed=False, render_mode="RGB+ED")
-        seen = (meta["radii"] > 0).reshape(len(views.Ks), len(splats[0]), -1).all(-1).any(0)
+            *splats, views.viewmats, views.Ks, views.size, views.size, sh_degree=0, render_mode="RGB+ED")
+        seen = torch.zeros(len(splats[0]), dtype=torch.bool, device=alphas.device)
+        seen[meta["gaussian_ids"]] = True
         return rendered[..., :3], rendered[..., 3], alphas[..., 0], seen[:len(self._trained)]
 
 
