@@ -1,0 +1,132 @@
+"""Hold Gaussians for optimisation so that they stay on the surface that geometry gave them.
+
+All cameras see the scene from one point or from near it, so pictures say little about distance; free positions
+would drift along their rays. A Gaussian may therefore
+
+- slide within its own plane, by at most `SLIDE` of its first standard deviations along each axis, never off it;
+- turn about its normal, never tilt;
+- change both standard deviations within the plane, by a factor of at most `STRETCH`; its thickness stays;
+- change opacity and colour.
+
+So its centre is never further from the initial surface's tangent plane than rounding, whatever the pictures say.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pano4d.lifting.gaussians import Gaussians
+from pano4d.lifting.rotations import quats_to_matrices
+
+SLIDE, STRETCH = 1.0, 2.5
+_LOGIT_LIMIT = 7.0
+RATES = {"slide": 0.02, "turn": 0.02, "log_stretch": 0.01, "logits": 0.03, "sh": 0.01}
+"""Adam's step of each parameter, in its own unit, at the beginning."""
+
+
+class SurfaceGaussians:
+    """N Gaussians with parameters to optimise.
+
+    Args:
+        gaussians: Where they begin; the third axis of each is its normal.
+        device: Where.
+
+    Attributes:
+        parameters: ``slide`` [N, 2], ``turn`` [N], ``log_stretch`` [N, 2], ``logits`` [N] and ``sh`` [N, 1, 3],
+            float32, each a leaf that takes gradients.
+    """
+
+    def __init__(self, gaussians: Gaussians, device: torch.device) -> None:
+        def there(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
+
+        axes = quats_to_matrices(gaussians.quats)[:, :, :2] * gaussians.scales[:, None, :2]
+        self._means, self._quats, self._scales = there(gaussians.means), there(gaussians.quats), there(gaussians.scales)
+        self._axes, count = there(axes), len(gaussians)
+        opacity = there(gaussians.opacities)
+        begin = {"slide": self._means.new_zeros(count, 2), "turn": self._means.new_zeros(count),
+                 "log_stretch": self._means.new_zeros(count, 2), "logits": torch.logit(opacity, 1e-4),
+                 "sh": there(gaussians.sh[:, :1])}
+        self.parameters = {name: value.clone().requires_grad_() for name, value in begin.items()}
+
+    def __len__(self) -> int:
+        """Return the number of Gaussians N."""
+        return len(self._means)
+
+    def splats(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Give means [N, 3], quats [N, 4], scales [N, 3], opacities [N] and colours as coefficients [N, 1, 3]."""
+        p = self.parameters
+        means = self._means + (self._axes @ p["slide"][..., None])[..., 0]
+        cosine, sine = torch.cos(0.5 * p["turn"]), torch.sin(0.5 * p["turn"])
+        w, x, y, z = self._quats.unbind(-1)
+        quats = torch.stack([w * cosine - z * sine, x * cosine + y * sine, y * cosine - x * sine, z * cosine + w * sine], -1)
+        scales = torch.cat([self._scales[:, :2] * p["log_stretch"].exp(), self._scales[:, 2:]], -1)
+        return means, quats, scales, torch.sigmoid(p["logits"]), p["sh"]
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Bring every parameter back within its bounds."""
+        p, limit = self.parameters, math.log(STRETCH)
+        p["slide"].clamp_(-SLIDE, SLIDE)
+        p["log_stretch"].clamp_(-limit, limit)
+        p["logits"].clamp_(-_LOGIT_LIMIT, _LOGIT_LIMIT)
+
+    @torch.no_grad()
+    def follow(self, other: "SurfaceGaussians") -> None:
+        """Take over what another set has learned about the same samples: its changes, upon the own beginning."""
+        for name, value in self.parameters.items():
+            if name != "sh":
+                value.copy_(other.parameters[name])
+
+    @torch.no_grad()
+    def gaussians(self) -> Gaussians:
+        """Give the Gaussians as they are now."""
+        means, quats, scales, opacities, sh = (made.cpu().numpy().copy() for made in self.splats())
+        return Gaussians(means, quats, scales, opacities, sh)
+
+
+class Adam:
+    """Step the parameters of one set, its rates falling to a tenth over the run.
+
+    gsplat's SelectiveAdam on a GPU that has it: Gaussians that no view has shown stay as they are.
+
+    Args:
+        what: The Gaussians.
+        steps: Steps to be taken.
+
+    Raises:
+        Nothing.
+    """
+
+    def __init__(self, what: SurfaceGaussians, steps: int) -> None:
+        groups = [{"params": [value], "lr": RATES[name], "name": name} for name, value in what.parameters.items()]
+        selective = _selective_adam() if len(what) and what.parameters["turn"].is_cuda else None
+        self._selective, self._steps, self._done = selective is not None, steps, 0
+        make = selective or torch.optim.Adam
+        self._optimizer, self._what = make(groups, eps=1e-15, betas=(0.9, 0.99)), what
+
+    def step(self, visible: Tensor) -> None:
+        """Take a step.
+
+        Args:
+            visible: Gaussians that a view has shown. bool [N].
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = RATES[group["name"]] * 0.1 ** (self._done / max(1, self._steps))
+        self._done += 1
+        if self._selective:
+            self._optimizer.step(visible)
+        else:
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._what.hold()
+
+
+def _selective_adam() -> type | None:
+    try:
+        from gsplat.optimizers import SelectiveAdam
+    except ImportError:
+        return None
+    return SelectiveAdam

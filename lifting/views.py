@@ -1,0 +1,123 @@
+"""Draw batches of pinhole cameras that look out from the panorama's centre or from near it."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FOV_DEG = 75.0
+_MULTIPLE_PX = 16  # of the side of a view: what rasterisers work on at a time
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of square views.
+
+    Attributes:
+        viewmats: World to camera. float32 [C, 4, 4].
+        Ks: Intrinsics, pixels. float32 [C, 3, 3].
+        size: Side in pixels.
+    """
+
+    viewmats: Tensor
+    Ks: Tensor
+    size: int
+
+    @property
+    def positions(self) -> Tensor:
+        """Where the cameras stand, metres. float32 [C, 3]."""
+        return -(self.viewmats[:, :3, :3].transpose(1, 2) @ self.viewmats[:, :3, 3:])[..., 0]
+
+    def rays(self) -> Tensor:
+        """Give what each pixel sees: in the world, one long along the camera's axis. float32 [C, size, size, 3]."""
+        at = torch.arange(self.size, device=self.Ks.device) + 0.5
+        x = (at[None] - self.Ks[:, 0, 2, None]) / self.Ks[:, 0, 0, None]
+        y = (at[None] - self.Ks[:, 1, 2, None]) / self.Ks[:, 1, 1, None]
+        count = len(self.Ks)
+        across = torch.stack([x[:, None].expand(count, self.size, self.size), y[:, :, None].expand(count, self.size, self.size),
+                              torch.ones_like(x[:, None] + y[:, :, None])], -1)
+        return across @ self.viewmats[:, None, :3, :3]
+
+
+def view_size(width: int, fov_deg: float = FOV_DEG) -> int:
+    """Choose the side of a view that shows a panorama at its own density in the middle.
+
+    Args:
+        width: Width of the panorama in pixels.
+        fov_deg: Field of view.
+
+    Returns:
+        Pixels, a multiple of 16.
+
+    Raises:
+        Nothing.
+    """
+    side = 2 * math.tan(math.radians(fov_deg) / 2) * width / (2 * math.pi)
+    return max(_MULTIPLE_PX, round(side / _MULTIPLE_PX) * _MULTIPLE_PX)
+
+
+def views_towards(directions: Tensor, positions: Tensor, rolls: Tensor, size: int, fov_deg: float = FOV_DEG) -> Views:
+    """Make views that look along directions.
+
+    Args:
+        directions: Unit. float32 [C, 3].
+        positions: Metres. float32 [C, 3].
+        rolls: Turn about the axis, in radians. float32 [C].
+        size: Side in pixels.
+        fov_deg: Field of view.
+
+    Returns:
+        C views.
+
+    Raises:
+        Nothing.
+    """
+    helper = torch.eye(3, device=directions.device)[directions.abs().argmin(-1)]
+    right = torch.nn.functional.normalize(torch.linalg.cross(helper, directions), dim=-1)
+    down = torch.linalg.cross(directions, right)
+    cosine, sine = rolls.cos()[:, None], rolls.sin()[:, None]
+    rotations = torch.stack([cosine * right + sine * down, cosine * down - sine * right, directions], 1)
+    viewmats = torch.eye(4, device=directions.device).repeat(len(directions), 1, 1)
+    viewmats[:, :3, :3] = rotations
+    viewmats[:, :3, 3] = -(rotations @ positions[..., None])[..., 0]
+    focal = size / 2 / math.tan(math.radians(fov_deg) / 2)
+    K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], device=directions.device)
+    return Views(viewmats, K.repeat(len(directions), 1, 1), size)
+
+
+class ViewSampler:
+    """Draw views, the same ones for the same seed.
+
+    Args:
+        size: Side in pixels.
+        reach: Largest distance of a view off the centre, metres.
+        seed: Of the random numbers, which are drawn on the CPU.
+        device: Where the views are wanted.
+        towards: Directions to choose from; None: the whole sphere. Unit, float32 [M, 3].
+        fov_deg: Field of view.
+
+    Raises:
+        Nothing.
+    """
+
+    def __init__(self, size: int, reach: float, seed: int, device: torch.device, towards: Tensor | None = None,
+                 fov_deg: float = FOV_DEG) -> None:
+        self.size, self.fov_deg = size, fov_deg
+        self._reach, self._device = reach, device
+        self._towards = None if towards is None else towards.cpu()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, centred: int, off: int) -> Views:
+        """Draw so many views from the centre, and after them so many from anywhere within reach of it."""
+        count = centred + off
+        directions = self._unit(count) if self._towards is None else self._towards[
+            torch.randint(len(self._towards), (count,), generator=self._generator)]
+        share = torch.rand(count, 1, generator=self._generator) ** (1 / 3)
+        positions = self._unit(count) * share * self._reach
+        positions[:centred] = 0.0
+        rolls = 2 * math.pi * torch.rand(count, generator=self._generator)
+        return views_towards(*(made.to(self._device) for made in (directions, positions, rolls)), self.size, self.fov_deg)
+
+    def _unit(self, count: int) -> Tensor:
+        return torch.nn.functional.normalize(torch.randn(count, 3, generator=self._generator), dim=-1)

@@ -1,0 +1,55 @@
+"""Losses are what their formulas say, and see nothing where nothing counts."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pano4d.lifting.losses import photometric, smoothness, ssim, weighted_mean  # noqa: E402
+
+
+def test_ssim_is_the_formula_at_a_pixel():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 21, 23))
+    at = np.arange(11) - 5
+    window = np.exp(-0.5 * (at[:, None] ** 2 + at**2) / 1.5**2)
+    window /= window.sum()
+    x, y = a[4:15, 6:17], b[4:15, 6:17]
+    mean_x, mean_y = (window * x).sum(), (window * y).sum()
+    var_x, var_y = (window * (x - mean_x) ** 2).sum(), (window * (y - mean_y) ** 2).sum()
+    cov = (window * (x - mean_x) * (y - mean_y)).sum()
+    wanted = (2 * mean_x * mean_y + 1e-4) * (2 * cov + 9e-4) / ((mean_x**2 + mean_y**2 + 1e-4) * (var_x + var_y + 9e-4))
+    made = ssim(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None])
+    assert made[0, 0, 9, 11].item() == pytest.approx(wanted, abs=1e-9)
+
+
+def test_same_pictures_cost_nothing():
+    picture = torch.rand(2, 16, 16, 3)
+    assert photometric(picture, picture, torch.ones(2, 16, 16)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_what_does_not_count_costs_nothing_and_takes_no_gradient():
+    rendered = torch.rand(1, 32, 32, 3, requires_grad=True)
+    wanted, weight = rendered.detach().clone(), torch.ones(1, 32, 32)
+    wanted[:, :, 16:], weight[:, :, 16:] = 5.0, 0.0
+    loss = photometric(rendered, wanted, weight)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert rendered.grad.abs().max() < 1e-6
+
+
+def test_planes_in_log_distance_are_smooth_and_kinks_are_not():
+    ramp = torch.linspace(0, 1, 12).exp().expand(1, 12, 12)
+    flat, ones = torch.zeros(1, 12, 12, 3), torch.ones(1, 12, 12)
+    assert smoothness(ramp, flat, ones).item() < 1e-6
+    step = ramp.clone()
+    step[:, :, 6:] *= 2
+    kinked = smoothness(step, flat, ones)
+    edge = flat.clone()
+    edge[:, :, 6:] = 1.0
+    assert kinked > 0.05
+    assert smoothness(step, edge, ones) < 0.1 * kinked
+
+
+def test_weighted_mean_of_nothing_is_zero():
+    assert weighted_mean(torch.ones(3), torch.zeros(3)).item() == 0
