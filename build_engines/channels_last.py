@@ -18,6 +18,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from pano4d.build_engines import temporal_convolution
+from pano4d.build_engines.gated_product import gate_plain, multiply_and_gate
 from pano4d.build_engines.shortcuts import temporal_share
 from pano4d.build_engines.temporal_attention import attend_over_frames
 
@@ -256,8 +257,9 @@ class Feed(nn.Module):
         self.enter, self.leave = feed.net[0].proj, feed.net[2]
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden, gate = self.enter(x).chunk(2, dim=-1)
-        return self.leave(hidden * F.gelu(gate))
+        if isinstance(self.enter, nn.Linear):
+            return self.leave(multiply_and_gate(x, self.enter.weight, self.enter.bias))
+        return self.leave(gate_plain(self.enter(x)))
 
 
 def _joined(parts) -> nn.Parameter:
