@@ -6,7 +6,8 @@
 The files are those of ``pano4d build --backend tensorrt``, float16, run by onnxruntime instead: on the GPU by its CUDA
 provider, on buffers of our own, or with ``--device cpu`` on the CPU. Errors are taken against the module in float32; what
 float16 costs without any export is the error of the module in float16. Each network is exported by a process of its own,
-whose peak memory is told.
+whose peak memory is told, ``--jobs`` of them at once. It is compared by another, one at a time, whichever is ready: a
+network that fails, or brings its process down, leaves the others.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import resource
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,12 +129,39 @@ def compare(checkpoint: Path, network: str, batch: int, path: Path, device: str)
             "ms": round(float(np.median(times[1:])), 2), "within": bool(found["relative_error"] <= MOST_TIMES_EAGER * plain)}
 
 
-def measure(checkpoint: Path, network: str, batch: int, folder: Path, device: str) -> dict[str, Any]:
-    """Export a network in a process of its own, and compare it here; arguments as of `export` and `compare`."""
-    path = folder / f"{network}.onnx"
+def apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Call a function in a new process, and raise here what it raises there."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        exported = pool.submit(export, checkpoint, network, batch, path).result()
-    return {"network": network, **exported, **compare(checkpoint, network, batch, path, device)}
+        return pool.submit(function, *arguments).result()
+
+
+def measure(checkpoint: Path, networks: Iterable[str], batch: int, folder: Path, device: str,
+            jobs: int = 1) -> Iterator[dict[str, Any]]:
+    """Export networks, and compare each once it is there.
+
+    Args:
+        checkpoint: Folder of the model.
+        networks: Names of the networks.
+        batch: Tiles at once.
+        folder: Where to put the files.
+        device: ``cuda`` or ``cpu``.
+        jobs: Exports at once.
+
+    Yields:
+        ``network`` and what `export` and `compare` say of it, or ``failed``, what went wrong.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        paths = {network: folder / f"{network}.onnx" for network in networks}
+        exports = {pool.submit(apart, export, checkpoint, network, batch, path): network for network, path in paths.items()}
+        for done in as_completed(exports):
+            network = exports[done]
+            try:
+                exported = done.result()
+                yield {"network": network, **exported,
+                       **apart(compare, checkpoint, network, batch, paths[network], device)}
+            except Exception as error:
+                traceback.print_exception(error)  # with the cause, which other processes told
+                yield {"network": network, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"}
 
 
 def main() -> None:
@@ -141,6 +171,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tile-batch", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="exports at once, each with the memory of its network")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "onnx.json")
     args = parser.parse_args()
     result = {"command": f"python -m pano4d.benchmarks.onnx_parity {' '.join(sys.argv[1:])}".strip(),
@@ -148,13 +179,19 @@ def main() -> None:
               "provider": onnxruntime_cuda.PROVIDER if args.device == "cuda" else onnxruntime_.PROVIDER,
               "onnxruntime": onnxruntime_.import_onnxruntime().__version__,
               "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "onnx", "onnxscript")}, "rows": []}
-    for network in args.networks:
-        with tempfile.TemporaryDirectory() as folder:
-            result["rows"].append(measure(args.checkpoint, network, args.tile_batch, Path(folder), args.device))
-        row = result["rows"][-1]
-        args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"{network:14} error {row['relative_error']:.1e}, eager float16 {row['eager_relative_error']:.1e}; "
-              f"{row['ms']:.0f} ms; exported in {row['export_seconds']:.0f} s with {row['host_gib']:.1f} GiB", flush=True)
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        for row in measure(args.checkpoint, args.networks, args.tile_batch, Path(folder), args.device, args.jobs):
+            if "failed" in row:
+                failed = True
+                print(f"{row['network']:14} {row['failed']}", file=sys.stderr, flush=True)
+                continue
+            result["rows"] = sorted([*result["rows"], row], key=lambda row: NETWORKS.index(row["network"]))
+            args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            print(f"{row['network']:14} error {row['relative_error']:.1e}, eager float16 {row['eager_relative_error']:.1e}; "
+                  f"{row['ms']:.0f} ms; exported in {row['export_seconds']:.0f} s with {row['host_gib']:.1f} GiB", flush=True)
+    if failed:
+        sys.exit("a network failed")
     if not all(row["within"] for row in result["rows"]):
         sys.exit(f"an error is more than {MOST_TIMES_EAGER:g} times that of eager float16")
 

@@ -75,7 +75,8 @@ class GroupNorm(nn.Module):
         if self.groups == x.shape[1]:
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
         normal = F.instance_norm(x.reshape(x.shape[0], self.groups, -1), eps=self.eps).reshape(x.shape)
-        return F.batch_norm(normal, self.zeros, self.ones, self.weight, self.bias, eps=0.0)
+        # Some versions of torch refuse an eps of 0; 1 + 1e-12 is 1 in float32.
+        return F.batch_norm(normal, self.zeros, self.ones, self.weight, self.bias, eps=1e-12)
 
 
 class GatedGelu(nn.Module):

@@ -30,7 +30,20 @@ def test_a_file_of_another_model_is_seen_and_told(masked, written, tmp_path, mon
     onnx_parity.export(other, "vae_decoder", 1, path)
     found = onnx_parity.compare(masked, "vae_decoder", 1, path, "cpu")
     assert not found["within"] and found["relative_error"] > 0.1
-    monkeypatch.setattr(onnx_parity, "measure", lambda *_: {"network": "unet", "export_seconds": 1, "host_gib": 1, **found})
+    monkeypatch.setattr(onnx_parity, "measure", lambda *_: [{"network": "unet", "export_seconds": 1, "host_gib": 1, **found}])
     monkeypatch.setattr(sys, "argv", ["onnx_parity", str(masked), "--networks", "unet", "--out", str(tmp_path / "o.json")])
     with pytest.raises(SystemExit, match="more than 2 times that of eager float16"):
         onnx_parity.main()
+
+
+def test_a_network_that_fails_leaves_the_others(masked, tmp_path, monkeypatch, capsys):
+    row = {"network": "vae_decoder", "export_seconds": 1, "host_gib": 1, "ms": 1, "relative_error": 1e-3,
+           "eager_relative_error": 1e-3, "within": True}
+    monkeypatch.setattr(onnx_parity, "apart", lambda function, checkpoint, network, *_: row if network != "unet" else 1 / 0)
+    out = tmp_path / "onnx.json"
+    monkeypatch.setattr(sys, "argv", ["onnx_parity", str(masked), "--jobs", "2", "--networks", "unet", "vae_decoder",
+                                      "--out", str(out)])
+    with pytest.raises(SystemExit, match="a network failed"):
+        onnx_parity.main()
+    assert json.loads(out.read_text())["rows"] == [row]
+    assert capsys.readouterr().err.endswith("\nunet           ZeroDivisionError: division by zero\n")
