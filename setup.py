@@ -15,6 +15,7 @@ PACKAGES = [
     "pano4d.build_engines",
     "pano4d.lifting",
     "pano4d.lifting.formats",
+    "pano4d.lifting.optimize",
     "pano4d.runtime",
     "pano4d.runtime.backends",
     "pano4d.runtime.kernels",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pano4d.lifting.gaussians import Gaussians
-from pano4d.lifting.losses import ssim
-from pano4d.lifting.views import Views, views_towards
+from pano4d.lifting.optimize.losses import ssim
+from pano4d.lifting.optimize.views import Views, views_towards
 
 OFFSETS = {"center": 0.0, "off5": 0.05, "off10": 0.10}
 """Shares of the scene's median distance that cameras stand off the centre."""

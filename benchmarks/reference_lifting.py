@@ -16,9 +16,9 @@ from torch import Tensor
 
 from pano4d.benchmarks.reference_sphere import TAN_HALF_FOV, view_rotations
 from pano4d.lifting.gaussians import SH_C0, Gaussians
-from pano4d.lifting.losses import ssim
-from pano4d.lifting.sphere_torch import SpherePicture
-from pano4d.lifting.views import Views
+from pano4d.lifting.optimize.losses import ssim
+from pano4d.lifting.optimize.sphere_picture import SpherePicture
+from pano4d.lifting.optimize.views import Views
 from pano4d.runtime.sphere import pixel_directions, rotation
 
 RATES = {"sh0": 2.5e-3, "shN": 2.5e-3 / 20, "logits": 0.05, "log_scales": 5e-3, "quats": 1e-3}

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pano4d.lifting.views import ViewSampler, view_size, views_towards  # noqa: E402
+from pano4d.lifting.optimize.views import ViewSampler, view_size, views_towards  # noqa: E402
 
 
 @pytest.fixture

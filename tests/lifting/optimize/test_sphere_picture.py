@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pano4d.lifting.sphere_torch import SpherePicture  # noqa: E402
+from pano4d.lifting.optimize.sphere_picture import SpherePicture  # noqa: E402
 from pano4d.runtime.sphere import pixel_directions, sample_panorama  # noqa: E402
 
 

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pano4d.lifting.losses import photometric, smoothness, ssim, weighted_mean  # noqa: E402
+from pano4d.lifting.optimize.losses import photometric, smoothness, ssim, weighted_mean  # noqa: E402
 
 
 def test_ssim_is_the_formula_at_a_pixel():

@@ -58,7 +58,8 @@ class SurfaceGaussians:
     def splats(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Give means [N, 3], quats [N, 4], scales [N, 3], opacities [N] and colours as coefficients [N, 1, 3]."""
         p = self.parameters
-        means = self._means + (self._axes @ p["slide"][..., None])[..., 0]
+        slide = p["slide"]
+        means = self._means + self._axes[..., 0] * slide[:, :1] + self._axes[..., 1] * slide[:, 1:]
         cosine, sine = torch.cos(0.5 * p["turn"]), torch.sin(0.5 * p["turn"])
         w, x, y, z = self._quats.unbind(-1)
         quats = torch.stack([w * cosine - z * sine, x * cosine + y * sine, y * cosine - x * sine, z * cosine + w * sine], -1)

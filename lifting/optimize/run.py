@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pano4d.lifting.gaussians import Gaussians
-from pano4d.lifting.losses import photometric, smoothness, weighted_mean
-from pano4d.lifting.sphere_torch import SpherePicture
-from pano4d.lifting.surface_gaussians import Adam, SurfaceGaussians
-from pano4d.lifting.views import ViewSampler, Views, view_size
+from pano4d.lifting.optimize.losses import photometric, smoothness, weighted_mean
+from pano4d.lifting.optimize.sphere_picture import SpherePicture
+from pano4d.lifting.optimize.surface_gaussians import Adam, SurfaceGaussians
+from pano4d.lifting.optimize.views import ViewSampler, Views, view_size
 
 Report = Callable[[int, int, float], None]
 _REPORT_EVERY = 20

@@ -32,12 +32,10 @@ class Views:
     def rays(self) -> Tensor:
         """Give what each pixel sees: in the world, one long along the camera's axis. float32 [C, size, size, 3]."""
         at = torch.arange(self.size, device=self.Ks.device) + 0.5
-        x = (at[None] - self.Ks[:, 0, 2, None]) / self.Ks[:, 0, 0, None]
-        y = (at[None] - self.Ks[:, 1, 2, None]) / self.Ks[:, 1, 1, None]
-        count = len(self.Ks)
-        across = torch.stack([x[:, None].expand(count, self.size, self.size), y[:, :, None].expand(count, self.size, self.size),
-                              torch.ones_like(x[:, None] + y[:, :, None])], -1)
-        return across @ self.viewmats[:, None, :3, :3]
+        x = (at - self.Ks[:, 0, 2, None]) / self.Ks[:, 0, 0, None]
+        y = (at - self.Ks[:, 1, 2, None]) / self.Ks[:, 1, 1, None]
+        right, down, ahead = (self.viewmats[:, None, None, axis, :3] for axis in range(3))
+        return x[:, None, :, None] * right + (y[:, :, None, None] * down + ahead)
 
 
 def view_size(width: int, fov_deg: float = FOV_DEG) -> int:

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from pano4d.lifting.initialize import gaussians_at, place  # noqa: E402
 from pano4d.lifting.rotations import quats_to_matrices  # noqa: E402
-from pano4d.lifting.surface_gaussians import SLIDE, STRETCH, Adam, SurfaceGaussians  # noqa: E402
+from pano4d.lifting.optimize.surface_gaussians import SLIDE, STRETCH, Adam, SurfaceGaussians  # noqa: E402
 
 CPU = torch.device("cpu")
 

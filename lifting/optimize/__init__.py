@@ -1,0 +1,1 @@
+"""Optimise Gaussians against the panoramas they were placed from; needs torch."""
