@@ -35,7 +35,8 @@ _DEBUG = "pano4d.debug"
 _INTERRUPTED = 130
 _TERMINATED = 143
 _PLAN = ("workspace_bytes", "optimization_level", "refit", "version_compatible", "strip", "weight_streaming")
-_BRIEF = ("key", "model", "precision", "parity", "outputs", "tiles", "quality", "splats", "seconds", "stages")
+_BRIEF = ("key", "model", "precision", "parity", "renderer", "scene", "outputs", "tiles", "quality", "splats", "seconds",
+          "stages")
 
 
 class _Shell(click.Group):
@@ -210,6 +211,38 @@ def lift(video: Path, **options: Any) -> None:
     VIDEO is an equirectangular video file, a GIF or a folder of PNG frames.
     """
     _run(pano4d.lift, video, **options)
+
+
+@cli.command()
+@click.argument("scene", type=click.Path(path_type=Path))
+@_path_option("--out", required=True, help="Video to write, ending in .mp4, or a folder for PNG frames.")
+@click.option("--path", default="orbit", show_default=True, metavar="orbit|dolly|still|FILE.json",
+              help="How the camera moves: around the centre, ahead through it, not at all, or through keyframes.")
+@click.option("--seconds", type=float, help="Length of the video.  [default: 6, or what the file of --path takes]")
+@click.option("--frames", type=click.IntRange(min=1), help="Length of the video in frames, instead.")
+@click.option("--fps", type=float, help="Frames per second of the video.  [default: 24]")
+@click.option("--fov", "fov_deg", type=float, default=75.0, show_default=True,
+              help="Field of view over the width, degrees.")
+@click.option("--size", type=_Size(), metavar="WxH",
+              help="Size of the picture, of each eye with --stereo.  [default: 1280x720, of a panorama 2048x1024]")
+@click.option("--projection", type=click.Choice(["perspective", "equirectangular"]), default="perspective",
+              show_default=True, help="equirectangular draws a panorama from every place of the path.")
+@click.option("--stereo", is_flag=True, help="A pair side by side, left eye left.")
+@click.option("--ipd", "ipd_m", type=float, default=0.063, show_default=True, help="Metres between the eyes.")
+@click.option("--radius", type=float, default=0.25, show_default=True,
+              help="How far orbit and dolly go from the centre, over the distance of what is near.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="Where to draw; auto takes a GPU if torch sees one.")
+@_options(_overwrite, _talk)
+def render(scene: Path, out: Path, overwrite: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Render a scene to a video while a camera moves.
+
+    SCENE is the output folder of a run, a folder of PLY files, or one PLY file.
+    """
+    from pano4d.lifting.render_settings import RenderSettings
+    from pano4d.lifting.scene import render as render_scene
+
+    _run(render_scene, scene, out, as_json, quiet, settings=RenderSettings(**options), overwrite=overwrite)
 
 
 @cli.command()

@@ -61,9 +61,11 @@ class _Composite(torch.autograd.Function):
         for band, alpha in list_pairs(Projection(means2d, conics, depths, radii), opacities, width, height):
             rows = slice(band.top * width, band.bottom * width)
             weight, left, kept = _weights(band.pixel, alpha, rows.stop - rows.start)
-            pixel, index = band.pixel[kept], band.index[kept]
-            lit = weight[kept, None] * colors.index_select(0, index)
-            picture[rows] = (left[:, None] * background).index_add_(0, pixel, lit)
+            kept = kept.nonzero()[:, 0]
+            pixel, index = band.pixel.index_select(0, kept), band.index.index_select(0, kept)
+            lit = weight.index_select(0, kept)[:, None] * colors.index_select(0, index)
+            # On a CPU index_add_ is fast for int64 alone; the lists are kept as int32, in half the memory.
+            picture[rows] = (left[:, None] * background).index_add_(0, pixel.long(), lit)
             coverage[rows] = 1.0 - left
             if any(ctx.needs_input_grad):
                 bands.append(band._replace(pixel=pixel, index=index))
@@ -94,7 +96,7 @@ class _Composite(torch.autograd.Function):
             a, b, c = conics.index_select(0, band.index).unbind(-1)
             parts = [v_sigma * (a * dx + b * dy), v_sigma * (b * dx + c * dy), 0.5 * v_sigma * dx * dx,
                      v_sigma * dx * dy, 0.5 * v_sigma * dy * dy, fall * v_alpha]
-            v_splats.index_add_(0, band.index, torch.cat([torch.stack(parts, -1), weight[:, None] * seen], -1))
+            v_splats.index_add_(0, band.index.long(), torch.cat([torch.stack(parts, -1), weight[:, None] * seen], -1))
         v_means2d, v_conics, v_opacities, v_colors = v_splats.split([2, 3, 1, colors.shape[1]], -1)
         return v_means2d, v_conics, v_opacities[:, 0], v_colors, v_background, None, None, None, None
 
@@ -106,7 +108,7 @@ def _weights(pixel: Tensor, alpha: Tensor, count: int) -> tuple[Tensor, Tensor, 
     after = total - _at_first(pixel, total - log_through, count).index_select(0, pixel)
     kept = after > math.log(_LEAST_LEFT)
     weight = alpha * torch.exp(after - log_through).to(alpha.dtype) * kept
-    left = torch.zeros(count, dtype=torch.float64, device=alpha.device).index_add_(0, pixel, log_through * kept)
+    left = torch.zeros(count, dtype=torch.float64, device=alpha.device).index_add_(0, pixel.long(), log_through * kept)
     return weight, left.exp().to(alpha.dtype), kept
 
 

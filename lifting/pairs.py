@@ -58,6 +58,7 @@ def list_pairs(splats: Projection, opacities: Tensor, width: int, height: int) -
     means2d, conics, depths, radii = splats
     order = torch.sort(depths, stable=True).indices
     center, level = means2d[order].double(), 2.0 * torch.log(opacities[order].double() / FAINTEST)
+    conic = conics[order].double()
     # The box reaches to the faintest alpha, but never beyond the tiles that the radius touches.
     reach = radii[order].double()
     size = torch.tensor([width, height], device=center.device)
@@ -69,16 +70,17 @@ def list_pairs(splats: Projection, opacities: Tensor, width: int, height: int) -
     for top, bottom in _cuts(first, last, height):
         upper, lower = first[:, 1].clamp_min(top), last[:, 1].clamp_max(bottom - 1)
         owner, row = _expand((lower - upper + 1).clamp_min(0), upper)
-        left, right = _span(center[owner], conics[order[owner]].double(), level[owner], row)
+        left, right = _span(*(values.index_select(0, owner) for values in (center, conic, level)), row)
         left = torch.maximum(left, low[owner, 0])
         right = torch.minimum(right, high[owner, 0])
         line, column = _expand((right - left + 1).clamp_min(0), left)
-        pixel = ((row[line] - top) * width + column).to(torch.int32)
+        pixel = ((row.index_select(0, line) - top) * width + column).to(torch.int32)
         pixel, turn = torch.sort(pixel, stable=True)
-        band = Band(top, bottom, pixel, order[owner[line[turn]]].to(torch.int32))
+        band = Band(top, bottom, pixel, order[owner].to(torch.int32).index_select(0, line.index_select(0, turn)))
         alpha = pair_alphas(band, means2d, conics, opacities, width)[0]
-        strong = alpha >= FAINTEST
-        yield band._replace(pixel=pixel[strong], index=band.index[strong]), alpha[strong]
+        strong = (alpha >= FAINTEST).nonzero()[:, 0]
+        pixel, index = (numbers.index_select(0, strong) for numbers in (band.pixel, band.index))
+        yield band._replace(pixel=pixel, index=index), alpha.index_select(0, strong)
 
 
 def pair_alphas(band: Band, means2d: Tensor, conics: Tensor, opacities: Tensor, width: int) -> tuple[Tensor, ...]:
@@ -135,4 +137,4 @@ def _expand(counts: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Return whose range it is, and each range start, start + 1, ... of the given length."""
     owner = torch.repeat_interleave(counts)
     begin = counts.cumsum(0) - counts
-    return owner, torch.arange(len(owner), device=counts.device) - (begin - starts)[owner]
+    return owner, torch.arange(len(owner), device=counts.device) - (begin - starts).index_select(0, owner)

@@ -3,27 +3,30 @@
 The rest of `lifting` knows only the geometry and the files of `runtime`; this file and the command line know both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from pano4d.lifting import render_job
 from pano4d.lifting.depth import read_depth
+from pano4d.lifting.drawing import open_renderer
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.job import lift_frames
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.preview import write_preview
+from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
 from pano4d.runtime import image, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
-from pano4d.runtime.errors import BundleError, InputError
+from pano4d.runtime.errors import BundleError, InputError, OutputError, SettingsError
 from pano4d.runtime.files import sha256_of
 from pano4d.runtime.outputs import OutputFolder, estimate_bytes
 from pano4d.runtime.pipeline import Animation, Progress
 from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
-from pano4d.runtime.video import read_video
+from pano4d.runtime.video import read_video, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
 _LIFTED = ("splats", "preview.jpg", "report.json")
@@ -148,6 +151,70 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     return report
 
 
+def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = RenderSettings(), overwrite: bool = False,
+           progress: Progress | None = None) -> dict:
+    """Render a scene to a video while a camera moves through it.
+
+    Args:
+        scene: Result folder, folder of PLY files, or one PLY file.
+        out: Video to write, ending in .mp4, or a folder for PNG frames.
+        settings: Path of the camera, size, projection and so on.
+        overwrite: Replace an earlier video, once the new one is complete.
+        progress: Called with stage, done, total.
+
+    Returns:
+        ``renderer``, ``outputs`` (width, height, frames, fps), ``scene`` (frames, fps), ``near_m``, ``seconds``.
+
+    Raises:
+        Pano4DError: The scene, a setting or the output cannot be used; nothing is written then.
+    """
+    timer, out = StageTimer(), Path(out)
+    width, height = settings.video_size
+    files, fps = render_job.find_splats(Path(scene))
+    first = read_ply(files[0])
+    poses = render_job.plan(settings, first)
+    _require_writable(out, width, height, overwrite)
+    renderer = open_renderer(settings.device)
+    with timer("render"):
+        frames = render_job.render_frames(files, poses, settings, renderer, fps or SCENE_FPS, progress)
+        if out.suffix:
+            write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular")
+        else:
+            _write_frames(out, frames, overwrite, estimate_bytes(len(poses), height, width))
+    outputs = {"width": width, "height": height, "frames": len(poses), "fps": settings.fps}
+    near_m = round(render_job.near_distance(first), 3)
+    return {"renderer": renderer.name, "outputs": outputs,
+            "scene": {"frames": len(files), "fps": fps or SCENE_FPS, "near_m": near_m},
+            "seconds": round(timer.total_seconds, 3)}
+
+
+def _require_writable(out: Path, width: int, height: int, overwrite: bool) -> None:
+    """Refuse before the work what would fail after it."""
+    if not out.suffix:
+        return
+    if out.suffix.lower() != ".mp4":
+        raise SettingsError(f"--out {out.name} ends in {out.suffix}; give a name ending in .mp4, or one without an "
+                            "ending for a folder of PNG frames.")
+    if width % 2 or height % 2:
+        raise SettingsError(f"A video of {width}x{height} cannot be written as H.264; choose an even --size, or a folder "
+                            "of PNG frames.")
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder; --out needs another name for the video.")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists; add --overwrite to replace it, or choose another name with --out.")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} does not exist; make that folder, or choose another one with --out.")
+
+
+def _write_frames(out: Path, frames: Iterable[np.ndarray], overwrite: bool, needed: int) -> None:
+    """Write PNG frames, which replace those of an earlier run."""
+    former = tuple(path.name for path in out.glob("frame_*.png"))
+    with OutputFolder(out, overwrite=overwrite, needs_bytes=needed, owns=former) as folder:
+        for number, frame in enumerate(frames):
+            image.write_png(folder.path(f"frame_{number:04d}.png"), frame)
+        folder.commit()
+
+
 def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path, options: Mapping[str, Any]) -> dict:
     """Run a job on a panorama, or on each one of a folder."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -157,7 +224,8 @@ def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path
 
 
 def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | None = None,
-                  depth_scale: float | None = None, gaussians: int | None = None, settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
+                  depth_scale: float | None = None, gaussians: int | None = None,
+                  settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
     """Animate and lift one panorama."""
     height, width = settings.height, settings.width
     distance = _read_depth(depth, height, width, depth_scale)

@@ -30,7 +30,8 @@ HEAVY = {"torch", "torchvision", "diffusers", "transformers", "onnx", "onnxscrip
 MAY_TALK_TO_THE_GPU = {Path("runtime/device.py"), Path("runtime/kernels/compiler.py")}
 MAY_BE_HEAVY = {Path("runtime/backends/eager.py"), Path("runtime/backends/aotinductor.py"), Path("lifting/rasterize.py"),
                 Path("lifting/projection.py"), Path("lifting/pairs.py"), Path("lifting/compositing.py"),
-                Path("lifting/harmonics.py"), *(path.relative_to(ROOT) for path in (ROOT / "lifting/optimize").glob("*.py"))}
+                Path("lifting/harmonics.py"), Path("lifting/torch_drawing.py"),
+                *(path.relative_to(ROOT) for path in (ROOT / "lifting/optimize").glob("*.py"))}
 BY_NAME = [str(path.relative_to(ROOT)) for path in SHIPPED]
 
 

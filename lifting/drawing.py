@@ -1,0 +1,69 @@
+"""Choose what draws views of a scene: gsplat on a GPU, torch, or NumPy where neither is installed."""
+
+import importlib.util
+from typing import Protocol
+
+import numpy as np
+
+from pano4d.lifting.gaussians import Gaussians
+from pano4d.lifting.render import splat
+from pano4d.runtime.errors import SettingsError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class Renderer(Protocol):
+    """What draws.
+
+    Attributes:
+        name: "gsplat", "torch" or "numpy".
+    """
+
+    name: str
+
+    def show(self, gaussians: Gaussians) -> None:
+        """Take the scene that the following views are of."""
+
+    def draw(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Draw views, float64 [C, 4, 4], through one K, float64 [3, 3]: uint8 [C, height, width, 3]."""
+
+
+class NumpyRenderer:
+    """Draws with NumPy; colours do not depend on the direction of view."""
+
+    name = "numpy"
+
+    def show(self, gaussians: Gaussians) -> None:
+        """Take the scene that the following views are of."""
+        self._gaussians = gaussians
+
+    def draw(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Draw views; see `Renderer`."""
+        return np.stack([splat(self._gaussians, view, K, width, height) for view in viewmats])
+
+
+def open_renderer(device: str = "auto") -> Renderer:
+    """Choose the fastest renderer that this machine has.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        A renderer.
+
+    Raises:
+        SettingsError: No such device, or no GPU that torch can use.
+    """
+    if device not in DEVICES:
+        raise SettingsError(f"--device is {device!r}; use {', '.join(DEVICES)}.")
+    if importlib.util.find_spec("torch"):
+        from pano4d.lifting.torch_drawing import TorchRenderer, sees_gpu
+
+        if device == "cpu" or device == "auto" and not sees_gpu():
+            return TorchRenderer("cpu")
+        if sees_gpu():
+            return TorchRenderer("cuda")
+    elif device != "cuda":
+        return NumpyRenderer()
+    raise SettingsError("--device cuda needs an NVIDIA GPU and a torch that sees it; give --device cpu or install "
+                        "pano4d[lift] on a machine with a GPU.")

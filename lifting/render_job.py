@@ -1,0 +1,149 @@
+"""Draw a scene frame by frame while a camera moves through it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pano4d.lifting.camera_path import Pose, dolly, orbit, still, through_keyframes
+from pano4d.lifting.cameras import perspective_K
+from pano4d.lifting.cube import CubeView
+from pano4d.lifting.drawing import Renderer
+from pano4d.lifting.formats.ply import read_ply
+from pano4d.lifting.gaussians import Gaussians
+from pano4d.lifting.path_file import read_path
+from pano4d.lifting.render_settings import RenderSettings
+from pano4d.runtime.errors import InputError
+
+Progress = Callable[[str, int, int], None]
+NEAR_QUANTILE = 0.05
+
+
+def find_splats(scene: Path) -> tuple[list[Path], float | None]:
+    """Find the PLY files of a scene.
+
+    Args:
+        scene: Result folder (with splats/), folder of PLY files, or one PLY file.
+
+    Returns:
+        The files in order of name, and the frames per second that a result's report names, if there is one.
+
+    Raises:
+        InputError: There is nothing, or no PLY file in it.
+    """
+    if not scene.exists():
+        raise InputError(f"{scene} does not exist; give a run's output folder, a folder of PLY files, or a PLY file.")
+    if scene.is_file():
+        return [scene], None
+    folder = scene / "splats" if (scene / "splats").is_dir() else scene
+    files = sorted(path for path in folder.glob("*.ply") if not path.name.startswith("."))
+    if not files:
+        raise InputError(f"{folder} holds no PLY file; write some with 'pano4d generate' or 'pano4d lift'.")
+    return files, _report_fps(folder.parent / "report.json" if folder.name == "splats" else folder / "report.json")
+
+
+def near_distance(gaussians: Gaussians) -> float:
+    """Return how far the nearest things are from the centre, metres; a few strays do not count.
+
+    Args:
+        gaussians: N Gaussians.
+
+    Returns:
+        The quantile NEAR_QUANTILE of their distances; 0 if there are none.
+
+    Raises:
+        Nothing.
+    """
+    distances = np.linalg.norm(gaussians.means, axis=1)
+    return float(np.quantile(distances, NEAR_QUANTILE)) if len(distances) else 0.0
+
+
+def plan(settings: RenderSettings, first: Gaussians) -> list[Pose]:
+    """Lay the camera's path.
+
+    Args:
+        settings: What to draw; `fps` is set.
+        first: The scene's first frame.
+
+    Returns:
+        One pose for each frame of the video.
+
+    Raises:
+        InputError: The path file cannot be used.
+    """
+    fov_deg, radius_m = settings.fov_deg, settings.radius * near_distance(first)
+    if settings.path == "still":
+        return still(settings.count, fov_deg)
+    if settings.path in ("orbit", "dolly"):
+        return (orbit if settings.path == "orbit" else dolly)(settings.count, fov_deg, radius_m)
+    times, keyframes = read_path(Path(settings.path), fov_deg)
+    own = settings.frames is None and settings.seconds is None
+    count = max(1, round((times[-1] - times[0]) * settings.fps) + 1) if own else settings.count
+    return through_keyframes(times, keyframes, times[0] + np.arange(count) / settings.fps)
+
+
+def render_frames(files: list[Path], poses: list[Pose], settings: RenderSettings, renderer: Renderer,
+                  scene_fps: float, progress: Progress | None = None) -> Iterator[np.ndarray]:
+    """Draw the video.
+
+    Args:
+        files: One PLY file for each frame of the scene.
+        poses: One for each frame of the video.
+        settings: What to draw; `fps` is set.
+        renderer: What draws.
+        scene_fps: Frames per second of the scene.
+        progress: Called as progress("render", frames done, frames in all).
+
+    Yields:
+        uint8 [height, width, 3]; twice as wide for stereo.
+
+    Raises:
+        InputError: A file holds no Gaussians.
+    """
+    width, height = settings.size
+    cube = CubeView(width, height) if settings.projection == "equirectangular" else None
+    shown = None
+    for number, pose in enumerate(poses):
+        index = scene_frame(number, len(files), scene_fps / settings.fps)
+        if index != shown:
+            renderer.show(read_ply(files[index]))
+            shown = index
+        if cube:
+            yield cube.draw(renderer, pose.position)
+        else:
+            eyes = (-0.5, 0.5) if settings.stereo else (0.0,)
+            views = np.stack([pose.viewmat(eye * settings.ipd_m) for eye in eyes])
+            yield np.concatenate(renderer.draw(views, perspective_K(pose.fov_deg, width, height), width, height), 1)
+        if progress:
+            progress("render", number + 1, len(poses))
+
+
+def scene_frame(number: int, count: int, pace: float) -> int:
+    """Tell which frame of a scene a frame of the video shows: forth, back, forth again.
+
+    Args:
+        number: Frame of the video.
+        count: Frames of the scene.
+        pace: Frames of the scene for each of the video.
+
+    Returns:
+        0 to count - 1.
+
+    Raises:
+        Nothing.
+    """
+    if count == 1:
+        return 0
+    # The small addend keeps a pace such as 7/24 from falling below a whole number that it reaches.
+    turn = int(number * pace + 1e-6) % (2 * count - 2)
+    return min(turn, 2 * count - 2 - turn)
+
+
+def _report_fps(report: Path) -> float | None:
+    """Return the frames per second that a report names; None where there is no such report."""
+    try:
+        fps = json.loads(report.read_text(encoding="utf-8"))["outputs"]["fps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(fps) if isinstance(fps, (int, float)) and fps > 0 else None

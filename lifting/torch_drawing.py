@@ -1,0 +1,49 @@
+"""Draw views of a scene with torch, on a GPU by gsplat where that is installed."""
+
+import numpy as np
+import torch
+
+from pano4d.lifting.gaussians import Gaussians
+from pano4d.lifting.rasterize import rasterization, rasterizer
+from pano4d.lifting.render import NEAREST_M
+
+_DEGREES = {1: 0, 4: 1, 9: 2, 16: 3}
+
+
+def sees_gpu() -> bool:
+    """Tell whether torch can use a GPU."""
+    return torch.cuda.is_available()
+
+
+class TorchRenderer:
+    """Draws on one device.
+
+    Attributes:
+        name: "gsplat" or "torch".
+    """
+
+    def __init__(self, device: str) -> None:
+        """Choose the rasteriser.
+
+        Args:
+            device: "cpu" or "cuda".
+        """
+        self._device = device
+        self._rasterize = rasterizer(device)
+        self.name = "torch" if self._rasterize is rasterization else "gsplat"
+
+    def show(self, gaussians: Gaussians) -> None:
+        """Take the scene that the following views are of."""
+        names = ("means", "quats", "scales", "opacities", "sh")
+        self._scene = [self._tensor(getattr(gaussians, name)) for name in names]
+
+    @torch.no_grad()
+    def draw(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Draw views; see `drawing.Renderer`."""
+        Ks = self._tensor(K).expand(len(viewmats), 3, 3).contiguous()
+        pictures = self._rasterize(*self._scene, self._tensor(viewmats), Ks, width, height, near_plane=NEAREST_M,
+                                   sh_degree=_DEGREES[self._scene[-1].shape[1]])[0]
+        return (255.0 * pictures.clamp(0.0, 1.0)).round().to(torch.uint8).cpu().numpy()
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(values, np.float32), device=self._device)
