@@ -65,7 +65,7 @@ def lay(frames: np.ndarray, mask: np.ndarray, distance: np.ndarray, count: int) 
     static_directions = np.concatenate([directions[still], *behind[1:]])
     kind = np.full(len(static_directions), BACKGROUND, np.uint8)
     reach = np.linalg.norm(placement.means[still], axis=1)
-    kind[: len(still)] = np.where(reach > 0.999 * sky_m, SKY, SURFACE)
+    kind[: len(still)] = np.where(reach > 0.99999 * sky_m, SKY, SURFACE)
 
     def moving_at(frame: int) -> Gaussians:
         if len(surfaces) == 1 or not frame:
