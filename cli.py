@@ -26,7 +26,7 @@ if __name__ == "__main__" and __spec__ is None:
 import click  # noqa: E402
 
 import pano4d  # noqa: E402
-from pano4d.runtime.amounts import parse_bytes  # noqa: E402
+from pano4d.runtime.amounts import parse_bytes, parse_count  # noqa: E402
 from pano4d.runtime.errors import DeviceMemoryError  # noqa: E402
 from pano4d.runtime.progress import stage_bars  # noqa: E402
 from pano4d.runtime.settings import LEVELS, MASK_POLICIES, SOLVERS, STAGES  # noqa: E402
@@ -82,6 +82,19 @@ class _Bytes(click.ParamType):
         """Count the bytes."""
         try:
             return parse_bytes(str(value))
+        except pano4d.Pano4DError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Count(click.ParamType):
+    """A large number such as 1M."""
+
+    name = "COUNT"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Read the number."""
+        try:
+            return parse_count(str(value))
         except pano4d.Pano4DError as error:
             self.fail(str(error), param, ctx)
 
@@ -145,8 +158,8 @@ _overwrite = click.option("--overwrite", is_flag=True, help="Replace earlier res
 _lifting = _options(
     _path_option("--depth", help="Ray distance per pixel: 16-bit PNG, NPY or EXR; for a batch, a folder of them."),
     click.option("--depth-scale", type=float, help="Metres per unit of --depth.  [default: 0.001 for PNG, else 1]"),
-    click.option("--gaussians", type=click.IntRange(min=1),
-                 help="Gaussians per frame.  [default: a quarter of the pixels, at most 500000]"))
+    click.option("--gaussians", type=_Count(), metavar="COUNT",
+                 help="Gaussians per frame, such as 500k or 2M.  [default: a quarter of the pixels, at most 1M]"))
 _animating = _options(
     _mask, _out,
     click.option("--size", type=_Size(), metavar="WxH", default="1024x512", show_default=True, help="Size of the result."),

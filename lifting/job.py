@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pano4d.lifting.formats.ply import to_rows, write_rows
-from pano4d.lifting.initialize import frame_sh, gaussians_at, place, split_by_motion
+from pano4d.lifting.layers import BACKGROUND, SKY, lay
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.prior import prior_distance
 from pano4d.runtime.errors import InputError, OutputError
@@ -25,22 +25,22 @@ def lift_frames(
 ) -> dict:
     """Write ``frame_0000.ply`` ... into a folder, one frame after another.
 
-    All frames share one distance map and so one placement. Samples outside the mask are
-    packed once, with the colours of frame 0, and written in front of every frame's moving
-    ones: Gaussian i is the same sample in every file.
+    What does not move is packed once, with the colours of frame 0, and written in front of every
+    frame's moving part: Gaussian i is the same sample in every file.
 
     Args:
         frames: Panoramas. uint8 [T, H, W, 3].
         mask: Non-zero where the picture may move. bool or uint8 [H, W].
         folder: Where to write; made if missing.
-        depth: Distance along each pixel's ray, metres, above 0. float32 [H, W]. None: guessed
+        depth: Distance along each pixel's ray, metres, above 0; one map for all frames, or one for
+            each, where what moves may come nearer. float32 [H, W] or [T, H, W]. None: guessed
             from frame 0.
-        gaussians: Count per frame; None: a quarter of the pixels, at most 500,000.
+        gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
         progress: Called as progress("lift", frames done, frames in all).
 
     Returns:
-        ``gaussians``, ``static`` and ``moving`` counts, ``depth`` ("given" or "prior"),
-        ``bytes`` in all, ``files`` (names in order).
+        ``gaussians``, ``static`` and ``moving`` counts, of the static ones ``background`` and
+        ``sky``, ``depth`` ("given" or "prior"), ``bytes`` in all, ``files`` (names in order).
 
     Raises:
         InputError: Shapes do not fit each other.
@@ -49,21 +49,17 @@ def lift_frames(
     """
     _check_shapes(frames, mask, depth)
     count = default_count(*frames.shape[1:3]) if gaussians is None else gaussians
-    placement = place(prior_distance(frames[0]) if depth is None else depth, count)
-    still, moving = split_by_motion(mask, placement.directions)
-    still_rows = to_rows(gaussians_at(placement, frames[0], still))
-    moving_rows = to_rows(gaussians_at(placement, frames[0], moving))
-    moving_directions = placement.directions[moving]
+    layers = lay(frames, mask, prior_distance(frames[0]) if depth is None else depth, count)
+    static_rows = to_rows(layers.static)
     written, files = 0, []
-    for number, frame in enumerate(frames):
-        if number:
-            moving_rows[:, 6:9] = frame_sh(frame, moving_directions)[:, 0]
+    for number in range(len(frames)):
         files.append(f"frame_{number:04d}.ply")
-        written += _write(Path(folder), files[-1], [still_rows, moving_rows])
+        written += _write(Path(folder), files[-1], [static_rows, to_rows(layers.moving(number))])
         if progress:
             progress("lift", number + 1, len(frames))
     return {
-        "gaussians": count, "static": len(still), "moving": len(moving),
+        "gaussians": count, "static": len(layers.static), "moving": len(layers.moving_directions),
+        "background": int((layers.kind == BACKGROUND).sum()), "sky": int((layers.kind == SKY).sum()),
         "depth": "prior" if depth is None else "given", "bytes": written, "files": files,
     }
 
@@ -86,8 +82,10 @@ def _check_shapes(frames: np.ndarray, mask: np.ndarray, depth: np.ndarray | None
         raise InputError(
             f"Frames are {frames.dtype} {list(frames.shape)}; lifting needs uint8 [T, H, W, 3]."
         )
+    if depth is not None and depth.ndim == 3 and len(depth) != len(frames):
+        raise InputError(f"There are {len(depth)} depth maps for {len(frames)} frames; give one, or one for each.")
     for name, array in (("mask", mask), ("depth map", depth)):
-        if array is not None and array.shape != frames.shape[1:3]:
+        if array is not None and array.shape[-2:] != frames.shape[1:3]:
             raise InputError(
                 f"The {name} is {list(array.shape)}, the frames are {list(frames.shape[1:3])} "
                 "[height, width]; give both in one size."

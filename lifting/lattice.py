@@ -11,7 +11,7 @@ import numpy as np
 
 from pano4d.runtime.errors import SettingsError
 
-LARGEST_DEFAULT = 500_000
+LARGEST_DEFAULT = 1_000_000
 SMALLEST = 16
 _GOLDEN_ANGLE = math.pi * (3.0 - math.sqrt(5.0))
 

@@ -70,7 +70,7 @@ class GenerateOptions(AnimateOptions, total=False):
         depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR; for a batch a folder of them. Default: guessed
             from the picture.
         depth_scale: Metres per stored unit. Default: 0.001 for PNG, 1 for NPY and EXR.
-        gaussians: Count per frame. Default: a quarter of the pixels, at most 500,000.
+        gaussians: Count per frame. Default: a quarter of the pixels, at most 1,000,000.
     """
 
     depth: str | Path | None
@@ -123,7 +123,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         mask: Picture whose non-black pixels move; None: everything.
         depth: Distance along each pixel's ray; None: guessed from the first frame.
         depth_scale: Metres per stored unit; None: 0.001 for PNG, 1 for NPY and EXR.
-        gaussians: Count per frame; None: a quarter of the pixels, at most 500,000.
+        gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
         overwrite: Replace earlier results once the new ones are complete.
         progress: Called with stage, done, total.
 

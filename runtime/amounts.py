@@ -1,4 +1,4 @@
-"""Read and write amounts of memory."""
+"""Read and write amounts of memory, and large numbers."""
 
 import math
 
@@ -28,6 +28,29 @@ def parse_bytes(text: str) -> int:
     except (TypeError, KeyError, ValueError):
         raise SettingsError(f"{text!r} is no amount of memory: write for instance 24GB, 24GiB or 800MiB.") from None
     return int(value)
+
+
+def parse_count(text: str) -> int:
+    """Read a number of things.
+
+    Args:
+        text: A whole number, or one in thousands or millions, as in ``131072``, ``500k`` or ``1.5M``.
+
+    Returns:
+        The number, at least 1.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    plain = text.strip().upper()
+    factor = {"K": 10**3, "M": 10**6}.get(plain[-1:], 1)
+    try:
+        value = float(plain[:-1]) * factor if factor > 1 else int(plain)
+        if not 1 <= value < math.inf:
+            raise ValueError
+    except ValueError:
+        raise SettingsError(f"{text!r} is no number: write for instance 131072, 500k or 1.5M.") from None
+    return round(value)
 
 
 def amount(size_bytes: float) -> str:

@@ -70,7 +70,7 @@ def run(*args):
 def test_generate_hands_every_option_to_the_library(calls):
     done = run("generate", "p.jpg", "--mask", "m.png", "--out", "o", "--size", "2048x1024", "--bundle", "b",
                "--backend", "eager", "--seed", 7, "--steps", 5, "--mask-policy", "soft", "--depth", "d.npy",
-               "--depth-scale", 2, "--gaussians", 1000, "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99, "--motion", 60,
+               "--depth-scale", 2, "--gaussians", "1k", "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99, "--motion", 60,
                "--fps", 10, "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
     assert done.exit_code == 0, done.output
     (name, args, options), = calls

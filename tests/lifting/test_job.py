@@ -30,7 +30,8 @@ def test_files_counts_and_progress(panorama, tmp_path):
 
 def test_still_part_is_shared_and_moving_part_follows_the_frame(panorama, tmp_path):
     frames, mask = _clip(panorama)
-    result = lift_frames(frames, mask, tmp_path, gaussians=2000)
+    depth = np.full(mask.shape, 3.0, np.float32)
+    result = lift_frames(frames, mask, tmp_path, depth=depth, gaussians=2000)
     scenes = [read_ply(tmp_path / name) for name in result["files"]]
     for scene, frame in zip(scenes, frames):
         np.testing.assert_array_equal(scene.means, scenes[0].means)
@@ -44,7 +45,7 @@ def test_still_part_is_shared_and_moving_part_follows_the_frame(panorama, tmp_pa
 @pytest.mark.parametrize("moves", [False, True])
 def test_nothing_or_everything_moves(panorama, tmp_path, moves):
     result = lift_frames(panorama[None], np.full(panorama.shape[:2], moves), tmp_path, gaussians=100)
-    assert result["moving"] == (100 if moves else 0)
+    assert result["moving"] == (100 - result["background"] if moves else 0)
     assert len(read_ply(tmp_path / "frame_0000.ply")) == 100
 
 
@@ -53,6 +54,19 @@ def test_given_depth_is_used(panorama, tmp_path):
     assert lift_frames(panorama[None], depth > 0, tmp_path, depth=depth, gaussians=64)["depth"] == "given"
     means = read_ply(tmp_path / "frame_0000.ply").means
     np.testing.assert_allclose(means, 7.0 * lattice_directions(64), rtol=1e-5, atol=1e-5)
+
+
+def test_a_depth_map_for_each_frame_moves_what_moves(panorama, tmp_path):
+    frames, mask = _clip(panorama)
+    depth = np.stack([np.where(mask, 3.0 + t, 5.5) for t in range(3)]).astype(np.float32)
+    result = lift_frames(frames, mask, tmp_path, depth=depth, gaussians=2000)
+    scenes = [read_ply(tmp_path / name) for name in result["files"]]
+    reach = np.stack([np.linalg.norm(scene.means, axis=1) for scene in scenes])
+    np.testing.assert_array_equal(reach[1:, : result["static"]] - reach[0, : result["static"]], 0.0)
+    assert (np.abs(reach[:, result["static"] :] - np.array([[3.0], [4.0], [5.0]])) < 0.01).mean() > 0.9
+    assert result["background"] > 0
+    with pytest.raises(InputError, match="2 depth maps for 3 frames"):
+        lift_frames(frames, mask, tmp_path, depth=depth[:2])
 
 
 def test_same_input_same_bytes(panorama, tmp_path):

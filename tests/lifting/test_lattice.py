@@ -41,6 +41,6 @@ def test_every_direction_has_a_sample_near(panorama):
 
 def test_defaults_and_refusal():
     assert default_count(512, 1024) == 131072
-    assert default_count(4096, 8192) == 500_000
+    assert default_count(4096, 8192) == default_count(2048, 4096) == 1_000_000
     with pytest.raises(SettingsError, match="--gaussians"):
         lattice_directions(3)

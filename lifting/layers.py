@@ -1,0 +1,108 @@
+"""Lay out a scene: the surface seen from the centre, the background behind it, the sky, and what moves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pano4d.lifting.background import OFFSET, Backdrop, find_backdrop
+from pano4d.lifting.edges import Surface, find_surface
+from pano4d.lifting.gaussians import Gaussians, concatenate
+from pano4d.lifting.initialize import Placement, gaussians_at, place_on
+from pano4d.lifting.lattice import SMALLEST, lattice_directions, lattice_spacing
+from pano4d.lifting.sky import middle_distance, sky_distance
+
+SURFACE, BACKGROUND, SKY = range(3)
+LARGEST_BACKGROUND = 0.15
+"""Share of the Gaussians that the background may take."""
+
+_MARGIN_PX = 16
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A scene before it is optimised.
+
+    Attributes:
+        static: What all frames share: surface and sky in the order of the lattice, then background.
+        kind: SURFACE, BACKGROUND or SKY of each static Gaussian. uint8 [S].
+        static_directions: Their unit directions from the centre. float64 [S, 3].
+        moving: Returns the moving Gaussians of frame t; Gaussian i has the same direction in all. M of them.
+        moving_directions: Their unit directions. float64 [M, 3].
+    """
+
+    static: Gaussians
+    kind: np.ndarray
+    static_directions: np.ndarray
+    moving: Callable[[int], Gaussians]
+    moving_directions: np.ndarray
+
+
+def lay(frames: np.ndarray, mask: np.ndarray, distance: np.ndarray, count: int) -> Layers:
+    """Place Gaussians for a panoramic video.
+
+    Args:
+        frames: Panoramas. uint8 [T, H, W, 3].
+        mask: Non-zero where the picture may move. bool or uint8 [H, W].
+        distance: Metres along each pixel's ray, above 0; for all frames, or for each: what does
+            not move is taken from the first. float32 [H, W] or [T, H, W].
+        count: Gaussians per frame, S + M.
+
+    Returns:
+        The layers.
+
+    Raises:
+        SettingsError: The count is too small.
+    """
+    mask, maps = np.asarray(mask) != 0, distance.reshape(-1, *mask.shape)
+    sky_m = sky_distance(maps[0])
+    surfaces = _find_surfaces(maps, mask)
+    directions, spacing, behind = _share_out(surfaces, frames, mask, maps[0], sky_m, count)
+    placement = place_on(surfaces[0], directions, spacing, sky_m)
+    moves = _moves(placement, surfaces[0], mask)
+    still, moving = np.flatnonzero(~moves), np.flatnonzero(moves)
+    parts = [gaussians_at(placement, frames[0], still), *behind[:1]]
+    static_directions = np.concatenate([directions[still], *behind[1:]])
+    kind = np.full(len(static_directions), BACKGROUND, np.uint8)
+    reach = np.linalg.norm(placement.means[still], axis=1)
+    kind[: len(still)] = np.where(reach > 0.99999 * sky_m, SKY, SURFACE)
+
+    def moving_at(frame: int) -> Gaussians:
+        if len(surfaces) == 1 or not frame:
+            return gaussians_at(placement, frames[frame], moving)
+        there = place_on(surfaces[frame], directions[moving], spacing, sky_m)
+        return gaussians_at(there, frames[frame], np.arange(len(moving)))
+
+    return Layers(concatenate(parts), kind, static_directions, moving_at, directions[moving])
+
+
+def _share_out(surfaces, frames, mask, distance, sky_m, count):
+    """Divide the count between surface and background. Directions, their spacing, and [Gaussians, directions]."""
+    lattice_directions(count)
+    middle = middle_distance(distance, distance < sky_m)
+    backdrop = find_backdrop(surfaces, frames, mask, OFFSET * middle)
+    share = backdrop.share()
+    if not share:
+        return lattice_directions(count), lattice_spacing(count), []
+    dense = max(SMALLEST, int(min(count / (1.0 + share), LARGEST_BACKGROUND * count / share)))
+    rays = lattice_directions(dense)
+    rays = rays[backdrop.covers(surfaces[0], rays)][: max(0, count - SMALLEST)]
+    layer = place_on(backdrop.surface, rays, lattice_spacing(dense), sky_m)
+    left = count - len(rays)
+    behind = [gaussians_at(layer, backdrop.colors, np.arange(len(rays))), rays]
+    return lattice_directions(left), lattice_spacing(left), behind
+
+
+def _moves(placement: Placement, surface: Surface, mask: np.ndarray) -> np.ndarray:
+    """Tell which samples touch, or take their colour from, a pixel that moves. bool [N]."""
+    return surface.lookup(placement.directions).touches(mask) | placement.colors.touches(mask)
+
+
+def _find_surfaces(maps: np.ndarray, mask: np.ndarray) -> list[Surface]:
+    """Return one surface of each map; the later ones differ from the first in rows that move."""
+    surfaces = [find_surface(maps[0])]
+    moving = np.flatnonzero(mask.any(1))
+    if len(moving):
+        rows = slice(max(0, moving[0] - _MARGIN_PX), moving[-1] + 1 + _MARGIN_PX)
+        surfaces += [surfaces[0].with_rows(m, rows) for m in maps[1:]]
+    return surfaces
