@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from pano4d.lifting.depth import read_depth
+from pano4d.lifting.depth_file import read_depth
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.job import lift_frames
 from pano4d.lifting.lattice import default_count

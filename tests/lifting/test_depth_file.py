@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pano4d.lifting.depth import read_depth
+from pano4d.lifting.depth_file import read_depth, read_depths
 from pano4d.runtime.errors import InputError
 
 DEPTH = (1.0 + np.arange(8 * 16).reshape(8, 16) / 10.0).astype(np.float32)
@@ -115,3 +115,58 @@ def test_bad_scale(tmp_path):
     np.save(tmp_path / "d.npy", DEPTH)
     with pytest.raises(InputError, match="--depth-scale"):
         read_depth(tmp_path / "d.npy", 8, 16, scale=0.0)
+
+
+def _folder(tmp_path, count=3, shape=(8, 16)):
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    for number in range(count):
+        np.save(folder / f"depth_{number:04d}.npy", np.full(shape, 1.0 + number))
+    return folder
+
+
+def test_a_folder_holds_one_map_for_each_frame(tmp_path):
+    folder = _folder(tmp_path)
+    (folder / "notes.txt").write_text("not a map")
+    maps = read_depths(folder, 8, 16, 3, scale=2.0)
+    assert maps.shape == (3, 8, 16) and maps[:, 0, 0].tolist() == [2, 4, 6]
+
+
+def test_an_npy_file_may_hold_all_frames(tmp_path):
+    np.save(tmp_path / "d.npy", np.stack([DEPTH, 2 * DEPTH]))
+    np.testing.assert_array_equal(read_depths(tmp_path / "d.npy", 8, 16, 2), [DEPTH, 2 * DEPTH])
+    assert read_depths(tmp_path / "d.npy", 4, 8, 2).shape == (2, 4, 8)
+
+
+def test_one_file_serves_all_frames(tmp_path):
+    np.save(tmp_path / "d.npy", DEPTH)
+    np.testing.assert_array_equal(read_depths(tmp_path / "d.npy", 8, 16, 5), DEPTH[None])
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.0])
+def test_the_frame_with_impossible_distances_is_named(tmp_path, bad):
+    folder = _folder(tmp_path)
+    np.save(folder / "depth_0001.npy", np.full((8, 16), bad))
+    with pytest.raises(InputError, match="depth_0001"):
+        read_depths(folder, 8, 16, 3)
+    np.save(tmp_path / "stack.npy", np.stack([DEPTH, np.full((8, 16), bad)]))
+    with pytest.raises(InputError, match="frame 1"):
+        read_depths(tmp_path / "stack.npy", 8, 16, 2)
+
+
+def test_another_number_of_maps_or_another_aspect(tmp_path):
+    folder = _folder(tmp_path)
+    with pytest.raises(InputError, match="3 depth maps .* 14 frames"):
+        read_depths(folder, 8, 16, 14)
+    with pytest.raises(InputError, match="same aspect"):
+        read_depths(folder, 16, 16, 3)
+    np.save(tmp_path / "stack.npy", np.stack([DEPTH] * 3))
+    with pytest.raises(InputError, match="3 depth maps .* 4 frames"):
+        read_depths(tmp_path / "stack.npy", 8, 16, 4)
+
+
+def test_models_are_told_apart_from_maps(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for path in (tmp_path, tmp_path / "model.onnx"):
+        with pytest.raises(InputError, match="--depth-model"):
+            read_depths(path, 8, 16, 3)
