@@ -28,7 +28,8 @@ ALLOWED = {
 BASE_INSTALL = {"numpy", "onnxruntime", "imageio", "imageio_ffmpeg", "PIL", "click", "rich", "safetensors"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "onnx", "onnxscript", "gsplat"}
 MAY_TALK_TO_THE_GPU = {Path("runtime/device.py"), Path("runtime/kernels/compiler.py")}
-MAY_BE_HEAVY = {Path("runtime/backends/eager.py"), Path("runtime/backends/aotinductor.py")}
+MAY_BE_HEAVY = {Path("runtime/backends/eager.py"), Path("runtime/backends/aotinductor.py"),
+                Path("lifting/depth_transformers.py")}
 BY_NAME = [str(path.relative_to(ROOT)) for path in SHIPPED]
 
 
