@@ -1,9 +1,15 @@
 """Small scenes shared by the tests of lifting."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pano4d.runtime.sphere import pixel_directions
+
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
 
 
 def smooth_panorama(height: int, width: int) -> np.ndarray:
