@@ -156,8 +156,15 @@ _vram_limit = click.option("--vram-limit", "vram_limit_bytes", type=_Bytes(), me
                            help="GPU memory to stay within, such as 24GB or 800MiB.  [default: all there is]")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace earlier results, once the new ones are complete.")
 _lifting = _options(
-    _path_option("--depth", help="Ray distance per pixel: 16-bit PNG, NPY or EXR; for a batch, a folder of them."),
+    _path_option("--depth", help="Ray distance per pixel: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for "
+                                 "a batch, a folder of these."),
     click.option("--depth-scale", type=float, help="Metres per unit of --depth.  [default: 0.001 for PNG, else 1]"),
+    click.option("--depth-model", metavar="DIR|FILE.onnx|prior",
+                 help="Estimate depth with a model of transformers, an ONNX file, or without a model."),
+    click.option("--depth-kind", type=click.Choice(["metric", "scale-invariant", "affine-inverse"]),
+                 help="What --depth-model tells.  [default: as it declares]"),
+    click.option("--depth-geometry", type=click.Choice(["ray", "z"]),
+                 help="Whether it tells distance along the ray or depth along the axis.  [default: as it declares, or z]"),
     click.option("--gaussians", type=_Count(), metavar="COUNT",
                  help="Gaussians per frame, such as 500k or 2M.  [default: a quarter of the pixels, at most 1M]"))
 _animating = _options(

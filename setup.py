@@ -29,7 +29,7 @@ EXTRAS = {
     "hub": ["huggingface-hub>=0.34,<3"],
     "gpu": CUDA,
     "tensorrt": [*CUDA, "tensorrt-cu13>=10.16,<12"],
-    "lift": [TORCH, "gsplat>=1.5,<2"],
+    "lift": [TORCH, "gsplat>=1.5,<2", "transformers>=4.56,<6"],
     "dev": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "scipy>=1.13,<2", *CUDA],
 }
 

@@ -1,117 +1,131 @@
-"""Read a depth map that belongs to a panorama."""
+"""Say what an estimator of depth is, and open one by what names it.
+
+An estimator says how far things are, up to what its kind leaves open:
+
+    metric            metres
+    scale-invariant   metres times a number that is another one for every picture
+    affine-inverse    one over metres, times such a number, plus such a number (disparity)
+
+and of a distance along the ray ("ray") or of the depth along the picture's axis ("z").
+"""
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
-from pano4d.lifting.formats.exr import read_exr_channel
-from pano4d.runtime.errors import InputError
-from pano4d.runtime.sphere import pixel_directions, sample_panorama
+from pano4d.runtime.errors import CheckpointError, SettingsError
 
-MAX_PIXELS = 16384 * 8192
-"""Largest depth map that is read, in pixels."""
-
-_METRES_PER_UNIT = {".png": 0.001, ".npy": 1.0, ".exr": 1.0}
+KINDS = ("metric", "scale-invariant", "affine-inverse")
+GEOMETRIES = ("ray", "z")
 
 
-def read_depth(path: Path, height: int, width: int, scale: float | None = None) -> np.ndarray:
-    """Read distances along the rays of a panorama's pixels.
+class DepthEstimator(Protocol):
+    """Tells depth from pictures, many at a time.
 
-    The map is equirectangular like the panorama and holds distance from the centre (not
-    depth along an axis). A map of another size is resampled.
+    Attributes:
+        name: What reports call it.
+        kind: One of `KINDS`.
+        geometry: One of `GEOMETRIES`.
+        panoramic: True if pictures are whole panoramas, False if they are tiles.
+    """
+
+    name: str
+    kind: str
+    geometry: str
+    panoramic: bool
+
+    def __call__(self, tiles: np.ndarray, fov_deg: float) -> np.ndarray:
+        """Tell the depth of pictures.
+
+        Args:
+            tiles: Pictures, sRGB. uint8 [B, s, s, 3]; for a panoramic estimator [B, H, W, 3].
+            fov_deg: Field of view of tiles, the same in both axes; 360 for panoramas.
+
+        Returns:
+            What the kind says. float32 [B, s, s] or [B, H, W].
+
+        Raises:
+            CheckpointError: The model says nothing usable.
+        """
+
+
+def open_estimator(spec: str | Path, kind: str | None = None, geometry: str | None = None) -> DepthEstimator:
+    """Open what a name stands for.
 
     Args:
-        path: 16-bit grey PNG, NPY or EXR.
-        height: Rows wanted.
-        width: Columns wanted.
-        scale: Metres per stored unit. None: 0.001 for PNG (millimetres), 1 for NPY and EXR.
+        spec: "prior"; a folder with config.json and safetensors, of a depth model of transformers; or an .onnx file.
+        kind: One of `KINDS`; None: what the model declares.
+        geometry: One of `GEOMETRIES`; None: what the model declares.
 
     Returns:
-        Metres. float32 [height, width].
+        An estimator that is ready.
 
     Raises:
-        InputError: The file cannot be read, is of another kind or aspect, or holds values
-            that are not finite and above 0.
+        SettingsError: The kind or the geometry is none of those.
+        CheckpointError: The model cannot be used.
+        BackendError: What would run it is not installed.
     """
-    path = Path(path)
-    readers = {".png": _read_png, ".npy": _read_npy, ".exr": _read_exr}
-    kind = path.suffix.lower()
-    if kind not in readers:
-        raise InputError(f"{path} is not a 16-bit PNG, NPY or EXR file; give --depth one of these.")
-    scale = _METRES_PER_UNIT[kind] if scale is None else scale
-    if not (np.isfinite(scale) and scale > 0):
-        raise InputError(f"A depth scale of {scale} is no length; give --depth-scale above 0.")
-    stored = readers[kind](path)
-    _check_shape(path, stored.shape, height, width)
-    _check_values(path, stored)
-    metres = stored.astype(np.float32) * np.float32(scale)
-    # The scale may have carried a stored number out of float32.
-    _check_values(path, metres)
-    if metres.shape == (height, width):
-        return metres
-    return sample_panorama(metres[..., None], pixel_directions(height, width))[..., 0]
+    for value, values, option in ((kind, KINDS, "--depth-kind"), (geometry, GEOMETRIES, "--depth-geometry")):
+        if value is not None and value not in values:
+            raise SettingsError(f"{option} is {value!r}; it must be one of {', '.join(values)}.")
+    path = Path(spec)
+    if str(spec) == "prior":
+        from pano4d.lifting.depth_prior import PriorDepth
+
+        if kind or geometry:
+            raise SettingsError("The prior's distances are of a known kind; leave --depth-kind and --depth-geometry out.")
+        return PriorDepth()
+    if path.is_dir():
+        from pano4d.lifting.depth_transformers import TransformersDepth
+
+        return TransformersDepth(path, kind, geometry)
+    if path.suffix.lower() == ".onnx":
+        from pano4d.lifting.depth_onnx import OnnxDepth
+
+        return OnnxDepth(path, kind, geometry)
+    raise CheckpointError(f"{spec} is no depth model; give --depth-model a folder with config.json and safetensors, an "
+                          ".onnx file, or prior.")
 
 
-def _read_png(path: Path) -> np.ndarray:
-    """Return the samples of a 16-bit grey PNG."""
-    try:
-        with Image.open(path) as picture:
-            if picture.format != "PNG" or not picture.mode.startswith("I"):
-                raise InputError(
-                    f"{path} is a {picture.format} picture of mode {picture.mode}; depth needs a "
-                    "16-bit grey PNG, NPY or EXR."
-                )
-            _check_pixels(path, (picture.height, picture.width))
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a picture; save it again.") from error
+def require_kind(kind: str | None, path: Path, known: str) -> str:
+    """Refuse a model of which nobody said what it tells.
+
+    Args:
+        kind: What was found or given.
+        path: The model.
+        known: Where the kind was looked for.
+
+    Returns:
+        The kind.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if kind in KINDS:
+        return kind
+    raise CheckpointError(f"{path} does not say what its depth means ({known}); say it with --depth-kind, one of "
+                          f"{', '.join(KINDS)}.")
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    """Return the numbers of an NPY file, its last axis dropped if it is 1 long."""
-    try:
-        # Mapped: the size is known before anything is read. Pickles could run code.
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an NPY array; save it again.") from error
-    if not isinstance(stored, np.ndarray):
-        raise InputError(f"{path} holds several arrays; save the depth alone with numpy.save.")
-    stored = stored[..., 0] if stored.ndim == 3 and stored.shape[2] == 1 else stored
-    if stored.ndim != 2 or stored.dtype.kind not in "fiu":
-        raise InputError(
-            f"{path} holds {stored.dtype} of shape {list(stored.shape)}; depth needs real numbers "
-            "of shape [height, width]."
-        )
-    _check_pixels(path, stored.shape)
-    return np.asarray(stored)
+def checked(depth: np.ndarray, tiles: np.ndarray, name: str) -> np.ndarray:
+    """Refuse predictions that are of another shape than the pictures or not finite.
 
+    Args:
+        depth: What the model said.
+        tiles: The pictures. uint8 [B, h, w, 3].
+        name: The model's name.
 
-def _read_exr(path: Path) -> np.ndarray:
-    """Return the depth channel of an EXR file."""
-    return read_exr_channel(path, MAX_PIXELS)
+    Returns:
+        float32 [B, h, w], contiguous.
 
-
-def _check_pixels(path: Path, shape: tuple[int, ...]) -> None:
-    """Refuse maps too large to be meant."""
-    if shape[0] * shape[1] > MAX_PIXELS:
-        raise InputError(f"{path} is {shape[1]}x{shape[0]}; at most {MAX_PIXELS} pixels are read.")
-
-
-def _check_shape(path: Path, shape: tuple[int, ...], height: int, width: int) -> None:
-    """Refuse a map whose aspect is not the panorama's."""
-    if shape[0] < 2 or abs(shape[1] * height - shape[0] * width) > max(height, width):
-        raise InputError(
-            f"{path} is {shape[1]}x{shape[0]}, the panorama {width}x{height}; give a depth map "
-            "of the same aspect."
-        )
-
-
-def _check_values(path: Path, depth: np.ndarray) -> None:
-    """Refuse distances that are not finite and above 0."""
-    bad = int(np.count_nonzero(~(np.isfinite(depth) & (depth > 0))))
-    if bad:
-        raise InputError(
-            f"{path} has {bad} of {depth.size} pixels that are zero, negative or not finite; "
-            "fill them, for instance the sky with its largest distance."
-        )
+    Raises:
+        CheckpointError: They are.
+    """
+    if depth.shape != tiles.shape[:3]:
+        raise CheckpointError(f"The depth model {name} answered {list(depth.shape)} to pictures of "
+                              f"{list(tiles.shape[:3])}; it must give one number a pixel.")
+    if not np.isfinite(depth).all():
+        raise CheckpointError(f"The depth model {name} gave numbers that are not finite; its file is damaged, or it is "
+                              "run in a precision too low for it.")
+    return np.ascontiguousarray(depth, np.float32)

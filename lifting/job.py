@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pano4d.lifting.distances import Distances, from_maps, unchanging
 from pano4d.lifting.formats.ply import to_rows, write_rows
 from pano4d.lifting.layers import BACKGROUND, SKY, lay
 from pano4d.lifting.lattice import default_count
@@ -19,7 +20,7 @@ def lift_frames(
     mask: np.ndarray,
     folder: Path,
     *,
-    depth: np.ndarray | None = None,
+    depth: np.ndarray | Distances | None = None,
     gaussians: int | None = None,
     progress: Progress | None = None,
 ) -> dict:
@@ -32,9 +33,9 @@ def lift_frames(
         frames: Panoramas. uint8 [T, H, W, 3].
         mask: Non-zero where the picture may move. bool or uint8 [H, W].
         folder: Where to write; made if missing.
-        depth: Distance along each pixel's ray, metres, above 0; one map for all frames, or one for
-            each, where what moves may come nearer. float32 [H, W] or [T, H, W]. None: guessed
-            from frame 0.
+        depth: Distance along each pixel's ray, metres, above 0: of all frames, float32 [H, W],
+            or of each, float32 [T, H, W] or `Distances`; outside the mask the median over
+            time counts. None: guessed from frame 0.
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
         progress: Called as progress("lift", frames done, frames in all).
 
@@ -49,7 +50,9 @@ def lift_frames(
     """
     _check_shapes(frames, mask, depth)
     count = default_count(*frames.shape[1:3]) if gaussians is None else gaussians
-    layers = lay(frames, mask, prior_distance(frames[0]) if depth is None else depth, count)
+    distances = _as_distances(depth, frames[0], mask)
+    maps = np.stack([distances.frame(number) for number in range(len(frames))]) if distances.changing else distances.static
+    layers = lay(frames, mask, maps, count)
     static_rows = to_rows(layers.static)
     written, files = 0, []
     for number in range(len(frames)):
@@ -76,17 +79,48 @@ def _write(folder: Path, name: str, rows: list[np.ndarray]) -> int:
         ) from error
 
 
-def _check_shapes(frames: np.ndarray, mask: np.ndarray, depth: np.ndarray | None) -> None:
+def _as_distances(
+    depth: np.ndarray | Distances | None, first: np.ndarray, mask: np.ndarray
+) -> Distances:
+    """Take what was given, or guess."""
+    if isinstance(depth, Distances):
+        return depth
+    if depth is None or depth.ndim == 2 or len(depth) == 1:
+        return unchanging(prior_distance(first) if depth is None else depth.reshape(mask.shape))
+    return from_maps(depth, np.asarray(mask) != 0)
+
+
+def _check_shapes(
+    frames: np.ndarray, mask: np.ndarray, depth: np.ndarray | Distances | None
+) -> None:
     """Refuse arrays that do not belong together."""
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise InputError(
             f"Frames are {frames.dtype} {list(frames.shape)}; lifting needs uint8 [T, H, W, 3]."
         )
-    if depth is not None and depth.ndim == 3 and len(depth) != len(frames):
-        raise InputError(f"There are {len(depth)} depth maps for {len(frames)} frames; give one, or one for each.")
-    for name, array in (("mask", mask), ("depth map", depth)):
-        if array is not None and array.shape[-2:] != frames.shape[1:3]:
+    for name, shape in (("mask", mask.shape), ("depth map", _map_shape(depth))):
+        if shape is not None and shape != frames.shape[1:3]:
             raise InputError(
-                f"The {name} is {list(array.shape)}, the frames are {list(frames.shape[1:3])} "
+                f"The {name} is {list(shape)}, the frames are {list(frames.shape[1:3])} "
                 "[height, width]; give both in one size."
             )
+    maps = _map_count(depth)
+    if maps not in (None, 1, len(frames)):
+        raise InputError(
+            f"There are distances of {maps} frames, and {len(frames)} frames; give one map for all "
+            "frames, or one for each."
+        )
+
+
+def _map_shape(depth: np.ndarray | Distances | None) -> tuple[int, ...] | None:
+    """Give the height and width of distances; None if there are none."""
+    if depth is None:
+        return None
+    return depth.static.shape if isinstance(depth, Distances) else depth.shape[-2:]
+
+
+def _map_count(depth: np.ndarray | Distances | None) -> int | None:
+    """Give of how many frames distances are; None if one map is for all."""
+    if isinstance(depth, Distances):
+        return len(depth.changes) if depth.changing else None
+    return len(depth) if depth is not None and depth.ndim == 3 else None

@@ -10,8 +10,11 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from pano4d.lifting import render_job
-from pano4d.lifting.depth import read_depth
+from pano4d.lifting.depth import DepthEstimator, open_estimator
+from pano4d.lifting.depth_file import read_depths
+from pano4d.lifting.distances import Distances, from_maps
 from pano4d.lifting.drawing import open_renderer
+from pano4d.lifting.estimate import estimate_distances
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.job import lift_frames
 from pano4d.lifting.lattice import default_count
@@ -64,17 +67,23 @@ class AnimateOptions(TypedDict, total=False):
 
 
 class GenerateOptions(AnimateOptions, total=False):
-    """Options of `generate`: those of `animate`, and three more.
+    """Options of `generate`: those of `animate`, and six more.
 
     Attributes:
-        depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR; for a batch a folder of them. Default: guessed
-            from the picture.
+        depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for a batch a
+            folder of such files and folders. Default: guessed from the picture.
         depth_scale: Metres per stored unit. Default: 0.001 for PNG, 1 for NPY and EXR.
+        depth_model: What estimates depth instead: folder of a depth model of transformers, .onnx file, or "prior".
+        depth_kind: What the model tells: "metric", "scale-invariant" or "affine-inverse". Default: as it declares.
+        depth_geometry: Whether of distance, "ray", or of depth along the axis, "z". Default: as it declares.
         gaussians: Count per frame. Default: a quarter of the pixels, at most 1,000,000.
     """
 
     depth: str | Path | None
     depth_scale: float | None
+    depth_model: str | Path | None
+    depth_kind: str | None
+    depth_geometry: str | None
     gaussians: int | None
 
 
@@ -113,7 +122,8 @@ def animate(panorama: str | Path, out: str | Path, **options: Unpack[AnimateOpti
 
 
 def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, depth: str | Path | None = None,
-         depth_scale: float | None = None, gaussians: int | None = None, overwrite: bool = False,
+         depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
+         depth_geometry: str | None = None, gaussians: int | None = None, overwrite: bool = False,
          progress: Progress | None = None) -> dict:
     """Lift a panoramic video to 3D Gaussians, one set per frame.
 
@@ -121,8 +131,12 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         video: Equirectangular video, GIF, or folder of PNG frames.
         out: Folder to write: splats/, preview.jpg, report.json.
         mask: Picture whose non-black pixels move; None: everything.
-        depth: Distance along each pixel's ray; None: guessed from the first frame.
+        depth: Distance along each pixel's ray, a file or a folder of one for each frame; None: guessed from the first
+            frame.
         depth_scale: Metres per stored unit; None: 0.001 for PNG, 1 for NPY and EXR.
+        depth_model: What estimates depth instead: folder of a depth model of transformers, .onnx file, or "prior".
+        depth_kind: What the model tells: "metric", "scale-invariant" or "affine-inverse"; None: as it declares.
+        depth_geometry: Whether of distance, "ray", or of depth along the axis, "z"; None: as it declares.
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
         overwrite: Replace earlier results once the new ones are complete.
         progress: Called with stage, done, total.
@@ -136,13 +150,13 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     from pano4d import __version__
 
     frames, moving, inputs = _read_video_and_mask(Path(video), mask)
-    distance = _read_depth(depth, *moving.shape, depth_scale)
     count, height, width, _ = frames.shape
+    source = _DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, count)
     each = gaussians or default_count(height, width)
     needed = estimate_bytes(count, 0, 0, gaussians=each)
     timer = StageTimer()
     with OutputFolder(out, overwrite=overwrite, needs_bytes=needed, owns=_LIFTED) as folder:
-        splats = _lift_into(folder, frames, moving, distance, gaussians, timer, progress)
+        splats = _lift_into(folder, frames, moving, source, gaussians, timer, progress)
         report = {"schema_version": job.REPORT_SCHEMA, "pano4d_version": __version__, "inputs": inputs,
                   "outputs": {"width": width, "height": height, "frames": count}, **splats,
                   "stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
@@ -224,16 +238,17 @@ def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path
 
 
 def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | None = None,
-                  depth_scale: float | None = None, gaussians: int | None = None,
+                  depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
+                  depth_geometry: str | None = None, gaussians: int | None = None,
                   settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
     """Animate and lift one panorama."""
     height, width = settings.height, settings.width
-    distance = _read_depth(depth, height, width, depth_scale)
     frames = Bundle.open(options.get("bundle") or default_bundle_path(), verify=False).tile["frames"]
+    source = _DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, frames)
     each = gaussians or default_count(height, width)
 
     def extend(folder: OutputFolder, animation: Animation, timer: StageTimer, progress: Progress) -> dict:
-        return _lift_into(folder, animation.frames, animation.mask, distance, gaussians, timer, progress)
+        return _lift_into(folder, animation.frames, animation.mask, source, gaussians, timer, progress)
 
     return _animate_one(panorama, out, settings=settings, extend=extend,
                         extra_bytes=estimate_bytes(frames, 0, 0, gaussians=each), **options)
@@ -254,8 +269,28 @@ def _require_precision(path: Path, wanted: str) -> None:
                           f"one with pano4d build CHECKPOINT --out FOLDER --precision {wanted}.")
 
 
-def _read_depth(path: str | Path | None, height: int, width: int, scale: float | None) -> np.ndarray | None:
-    return None if path is None else read_depth(Path(path), height, width, scale)
+class _DepthSource:
+    """Where distances come from: checked and opened before anything is animated, used afterwards."""
+
+    def __init__(self, path: str | Path | None, scale: float | None, model: str | Path | None, kind: str | None,
+                 geometry: str | None, height: int, width: int, frames: int) -> None:
+        if path is not None and model is not None:
+            raise SettingsError("Both --depth and --depth-model were given; give maps or a model.")
+        if model is None and (kind or geometry):
+            raise SettingsError("--depth-kind and --depth-geometry say what a model tells; give --depth-model too.")
+        self._maps = None if path is None else read_depths(Path(path), height, width, frames, scale)
+        self._estimator: DepthEstimator | None = None if model is None else open_estimator(model, kind, geometry)
+
+    def distances(self, frames: np.ndarray, moving: np.ndarray, timer: StageTimer,
+                  progress: Progress | None) -> tuple[np.ndarray | Distances | None, dict]:
+        """Give what `lift_frames` takes as its depth, and what to add to the report."""
+        if self._estimator is not None:
+            with timer("depth"):
+                distances, figures = estimate_distances(frames, moving, self._estimator, progress)
+            return distances, {"depth": figures}
+        if self._maps is None or len(self._maps) == 1:
+            return None if self._maps is None else self._maps[0], {}
+        return from_maps(self._maps, np.asarray(moving) != 0), {}
 
 
 def _read_video_and_mask(video: Path, mask: str | Path | None) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -273,13 +308,16 @@ def _read_video_and_mask(video: Path, mask: str | Path | None) -> tuple[np.ndarr
     return frames, image.resize_mask(read.moving, height, width), inputs
 
 
-def _lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, distance: np.ndarray | None,
+def _lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, source: _DepthSource,
                gaussians: int | None, timer: StageTimer, progress: Progress | None) -> dict:
     """Write splats/ and preview.jpg, and return what they add to the report."""
     splats = folder.path("splats")
+    distances, told = source.distances(frames, mask, timer, progress)
     with timer("lift"):
-        lifted = lift_frames(frames, mask, splats, depth=distance, gaussians=gaussians, progress=progress)
+        lifted = lift_frames(frames, mask, splats, depth=distances, gaussians=gaussians, progress=progress)
     names = lifted.pop("files")
     with timer("preview"):
         write_preview(folder.path("preview.jpg"), frames, read_ply(splats / names[0]))
-    return {"splats": {"files": len(names), **lifted}}
+    if told:
+        lifted["depth"] = "estimated"
+    return {"splats": {"files": len(names), **lifted}, **told}

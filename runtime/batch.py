@@ -23,7 +23,8 @@ def run_batch(folder: str | Path, out: str | Path, job: Callable[..., dict], *, 
         out: Folder that gets one output folder per panorama, named as the panorama.
         job: What to run.
         mask: One mask for all, or a folder with ``<name>.png`` for each; None: each panorama's own.
-        depth: One depth map for all, or a folder with ``<name>.npy``, ``.png`` or ``.exr`` for each.
+        depth: One depth map for all, or a folder with ``<name>.npy``, ``.png`` or ``.exr`` for each, or with a folder
+            ``<name>`` of maps of its frames.
         progress: Called with stage, done, total, those of the batch under ``scenes``.
         **options: Passed on as they are.
 
@@ -40,7 +41,7 @@ def run_batch(folder: str | Path, out: str | Path, job: Callable[..., dict], *, 
     for done, panorama in enumerate(panoramas):
         tell("scenes", done, len(panoramas))
         try:
-            own = {"mask": _own(mask, panorama, (".png",)), "depth": _own(depth, panorama, _DEPTH_SUFFIXES)}
+            own = {"mask": _own(mask, panorama, (".png",)), "depth": _own(depth, panorama, _DEPTH_SUFFIXES, folders=True)}
             own = {name: path for name, path in own.items() if path is not None}
             reports.append(job(panorama, Path(out) / panorama.stem, progress=progress, **own, **options))
         except (InputError, OutputError) as error:
@@ -58,7 +59,7 @@ def _require_distinct(panoramas: list[Path]) -> None:
         seen[panorama.stem] = panorama
 
 
-def _own(given: str | Path | None, panorama: Path, suffixes: tuple[str, ...]) -> Path | None:
+def _own(given: str | Path | None, panorama: Path, suffixes: tuple[str, ...], folders: bool = False) -> Path | None:
     """Pick the file that belongs to a panorama from what was given for the batch."""
     if given is None or not Path(given).is_dir():
         return None if given is None else Path(given)
@@ -66,4 +67,6 @@ def _own(given: str | Path | None, panorama: Path, suffixes: tuple[str, ...]) ->
     for path in found:
         if path.is_file():
             return path
+    if folders and (Path(given) / panorama.stem).is_dir():
+        return Path(given) / panorama.stem
     raise InputError(f"{given} holds no {' or '.join(path.name for path in found)} for {panorama.name}.")

@@ -7,7 +7,7 @@
     ├── BundleError       an engine bundle: missing, damaged, made for something else
     ├── BackendError      an inference backend: unknown, not installed, failed to load
     │   └── DeviceMemoryError   the GPU has no room; a MemoryError too
-    └── CheckpointError   a model checkpoint given to the build
+    └── CheckpointError   a model checkpoint given to the build, or a depth model
 
 Every message is one sentence or two: what was found, what is needed, what to type.
 """

@@ -79,7 +79,8 @@ def test_generate_hands_every_option_to_the_library(calls):
     assert name == "generate" and args == (Path("p.jpg"), Path("o"))
     assert options == {
         "mask": Path("m.png"), "bundle": Path("b"), "backend": "eager", "settings": settings,
-        "depth": Path("d.npy"), "depth_scale": 2.0, "gaussians": 1000, "overwrite": True, "resume": True,
+        "depth": Path("d.npy"), "depth_scale": 2.0, "depth_model": None, "depth_kind": None, "depth_geometry": None,
+        "gaussians": 1000, "overwrite": True, "resume": True,
         "allow_aspect": True, "max_pixels": 99, "precision": "fp16", "vram_limit_bytes": 24 * 10**9, "progress": None}
 
 
@@ -99,6 +100,7 @@ def test_lift_and_build(calls):
                "b.safetensors").exit_code == 0
     assert calls == [
         ("lift", (Path("v.mp4"), Path("o")), {"mask": Path("m.png"), "depth": Path("d.png"), "depth_scale": None,
+                                              "depth_model": None, "depth_kind": None, "depth_geometry": None,
                                               "gaussians": None, "overwrite": False, "progress": None}),
         ("build_bundle", (Path("ckpt"), Path("e")), {"backend": "onnxruntime", "precision": "fp32", "tile_px": 256,
                                                      "frames": 14, "tile_batch": 2, "force": False,

@@ -8,7 +8,8 @@ import pytest
 
 from pano4d.runtime.sphere import pixel_directions
 
-sys.path.insert(0, str(Path(__file__).parent))
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
 
 
 def smooth_panorama(height: int, width: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pano4d.lifting.distances import from_maps
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.gaussians import sh_to_colors
 from pano4d.lifting.job import lift_frames
@@ -65,8 +66,24 @@ def test_a_depth_map_for_each_frame_moves_what_moves(panorama, tmp_path):
     np.testing.assert_array_equal(reach[1:, : result["static"]] - reach[0, : result["static"]], 0.0)
     assert (np.abs(reach[:, result["static"] :] - np.array([[3.0], [4.0], [5.0]])) < 0.01).mean() > 0.9
     assert result["background"] > 0
-    with pytest.raises(InputError, match="2 depth maps for 3 frames"):
+    with pytest.raises(InputError, match="distances of 2 frames, and 3 frames"):
         lift_frames(frames, mask, tmp_path, depth=depth[:2])
+
+
+@pytest.mark.parametrize("as_distances", [False, True])
+def test_moving_samples_follow_the_distances_of_their_frame(panorama, tmp_path, as_distances):
+    frames, mask = _clip(panorama)
+    maps = np.full(mask.shape, 5.0, np.float32) + np.array([0, 1, 2], np.float32)[:, None, None]
+    given = from_maps(maps, mask) if as_distances else maps
+    result = lift_frames(frames, mask, tmp_path, depth=given, gaussians=3000)
+    still, surface, moving = result["static"], result["static"] - result["background"], []
+    for number, name in enumerate(result["files"]):
+        reach = np.linalg.norm(read_ply(tmp_path / name).means, axis=1)
+        np.testing.assert_allclose(reach[:surface], 6.0, rtol=0.02)
+        moving.append(np.median(reach[still:]))
+    np.testing.assert_allclose(moving, [5, 6, 7], rtol=2e-3)
+    means = [read_ply(tmp_path / name).means[:still] for name in result["files"]]
+    np.testing.assert_array_equal(means[0], means[2])
 
 
 def test_same_input_same_bytes(panorama, tmp_path):
@@ -86,6 +103,8 @@ def test_refusals(panorama, tmp_path):
         lift_frames(panorama[None], mask[1:], tmp_path)
     with pytest.raises(InputError, match="depth map is"):
         lift_frames(panorama[None], mask, tmp_path, depth=np.ones((4, 8), np.float32))
+    with pytest.raises(InputError, match="distances of 2 frames, and 3"):
+        lift_frames(panorama[None].repeat(3, 0), mask, tmp_path, depth=np.ones((2, *mask.shape), np.float32))
     with pytest.raises(SettingsError):
         lift_frames(panorama[None], mask, tmp_path, gaussians=1)
     (tmp_path / "file").write_text("")

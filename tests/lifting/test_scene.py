@@ -70,6 +70,44 @@ def test_every_field_of_the_report_is_documented(files, fake_bundle, root):
     assert not missing
 
 
+@pytest.fixture
+def depth_model(files):
+    """A depth model whose disparity is the mean of the normalised channels, plus 3."""
+    pytest.importorskip("onnx")
+    from test_depth_onnx import save_model
+
+    return save_model(files / "depth.onnx", properties={"pano4d.kind": "affine-inverse"})
+
+
+def test_a_depth_model_is_run_and_reported(files, run, depth_model, root):
+    done = run("generate", "p.png", "--mask", "m.png", "--gaussians", 300, "--depth-model", "depth.onnx", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["splats"]["depth"] == "estimated" and report["depth"]["kind"] == "affine-inverse"
+    assert "depth" in [stage["name"] for stage in report["stages"]]
+    page = (root / "docs" / "report.md").read_text(encoding="utf-8")
+    assert not {field for field in report["depth"] if f"`{field}`" not in page}
+
+
+def test_a_folder_of_maps_serves_every_frame(files, run):
+    (files / "maps").mkdir()
+    for number in range(4):
+        np.save(files / "maps" / f"{number}.npy", np.full((64, 128), 2.0 + number))
+    assert run("generate", "p.png", "--mask", "m.png", "--gaussians", 300, "--depth", "maps").exit_code == 0
+    assert json.loads((files / "out" / "report.json").read_text())["splats"]["depth"] == "given"
+
+
+def test_a_batch_finds_folders_of_maps(files, fake_bundle):
+    (files / "set").mkdir()
+    (files / "p.png").rename(files / "set" / "p.png")
+    (files / "maps" / "p").mkdir(parents=True)
+    for number in range(4):
+        np.save(files / "maps" / "p" / f"{number}.npy", np.full((64, 128), 2.0))
+    result = pano4d.generate(files / "set", files / "out", bundle=fake_bundle, depth=files / "maps", gaussians=100,
+                             settings=pano4d.AnimateSettings(**SIZE))
+    assert not result["failed"] and result["scenes"][0]["splats"]["depth"] == "given"
+
+
 def test_lift_takes_the_frames_of_a_run(files, run):
     assert run("animate", "p.png", "--mask", "m.png").exit_code == 0
     done = run("lift", "out/frames", "--mask", "m.png", "--gaussians", 300, "--json", out="lifted")
@@ -105,6 +143,10 @@ def test_a_folder_is_a_batch(files, run):
     ("p.png", ["--mask", "wide_mask.png"], "wide_mask.png"),
     ("p.png", ["--mask", "black.png"], "black.png"),
     ("p.png", ["--depth", "depth.txt"], "depth.txt"),
+    ("p.png", ["--depth", "p.png", "--depth-model", "prior"], "maps or a model"),
+    ("p.png", ["--depth-kind", "metric"], "--depth-model"),
+    ("p.png", ["--depth-model", "nowhere"], "no depth model"),
+    ("p.png", ["--depth-model", "."], "config.json"),
     ("p.png", ["--backend", "abacus"], "abacus"),
     ("p.png", ["--fp16"], "fp32"),
     ("p.png", ["--size", "100x100"], "1024x512"),
