@@ -155,6 +155,7 @@ _mask = _path_option("--mask", help="Picture whose non-black pixels may move; fo
 _vram_limit = click.option("--vram-limit", "vram_limit_bytes", type=_Bytes(), metavar="AMOUNT",
                            help="GPU memory to stay within, such as 24GB or 800MiB.  [default: all there is]")
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace earlier results, once the new ones are complete.")
+_resume = click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 _lifting = _options(
     _path_option("--depth", help="Ray distance per pixel: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for "
                                  "a batch, a folder of these."),
@@ -166,7 +167,10 @@ _lifting = _options(
     click.option("--depth-geometry", type=click.Choice(["ray", "z"]),
                  help="Whether it tells distance along the ray or depth along the axis.  [default: as it declares, or z]"),
     click.option("--gaussians", type=_Count(), metavar="COUNT",
-                 help="Gaussians per frame, such as 500k or 2M.  [default: a quarter of the pixels, at most 1M]"))
+                 help="Gaussians per frame, such as 500k or 2M.  [default: a quarter of the pixels, at most 1M]"),
+    click.option("--iterations", type=click.IntRange(min=0),
+                 help="Steps of optimising Gaussians; 0: leave them as placed.  [default: 400 on a GPU with gsplat, else 0]"),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to optimise Gaussians."))
 _animating = _options(
     _mask, _out,
     click.option("--size", type=_Size(), metavar="WxH", default="1024x512", show_default=True, help="Size of the result."),
@@ -190,7 +194,7 @@ _animating = _options(
     click.option("--fp16", is_flag=True, help="Refuse a bundle of another precision than fp16."),
     click.option("--allow-aspect", is_flag=True, help="Take a picture that is not 2:1."),
     click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture to read.  [default: 134217728]"),
-    _vram_limit, _overwrite, click.option("--resume", is_flag=True, help="Go on with an interrupted run."), _talk)
+    _vram_limit, _overwrite, _resume, _talk)
 
 
 @click.group(cls=_Shell, context_settings={"help_option_names": ["-h", "--help"]})
@@ -224,7 +228,8 @@ def animate(panorama: Path, **options: Any) -> None:
 
 @cli.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@_options(_mask, _out, _lifting, _overwrite, _talk)
+@_options(_mask, _out, _lifting, click.option("--seed", type=int, default=0, show_default=True,
+                                              help="Of the views that are compared."), _overwrite, _resume, _talk)
 def lift(video: Path, **options: Any) -> None:
     """Lift a panoramic video to 3D Gaussians.
 

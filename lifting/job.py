@@ -1,18 +1,43 @@
 """Lift a panoramic video to one file of Gaussians per frame."""
 
+import importlib.util
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pano4d.lifting.distances import Distances, from_maps, unchanging
+from pano4d.lifting.drawing import DEVICES
 from pano4d.lifting.formats.ply import to_rows, write_rows
-from pano4d.lifting.layers import BACKGROUND, SKY, lay
 from pano4d.lifting.lattice import default_count
+from pano4d.lifting.layers import BACKGROUND, SKY, Layers, lay
 from pano4d.lifting.prior import prior_distance
-from pano4d.runtime.errors import InputError, OutputError
+from pano4d.lifting.store import Store
+from pano4d.runtime.errors import InputError, OutputError, SettingsError
 
 Progress = Callable[[str, int, int], None]
+DEFAULT_ITERATIONS = 400
+
+
+@dataclass(frozen=True)
+class LiftSettings:
+    """How to lift.
+
+    Attributes:
+        gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
+        iterations: Steps of optimisation of what does not move; what moves takes a sixth of that in each frame. 0 leaves
+            all as placed. None: 400 on a GPU with gsplat, else 0.
+        device: Where to optimise: "auto", "cpu" or "cuda".
+        seed: Of the views that are compared.
+    """
+
+    gaussians: int | None = None
+    iterations: int | None = None
+    device: str = "auto"
+    seed: int = 0
 
 
 def lift_frames(
@@ -21,50 +46,106 @@ def lift_frames(
     folder: Path,
     *,
     depth: np.ndarray | Distances | None = None,
-    gaussians: int | None = None,
+    settings: LiftSettings = LiftSettings(),
+    store: Store | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """Write ``frame_0000.ply`` ... into a folder, one frame after another.
 
-    What does not move is packed once, with the colours of frame 0, and written in front of every
-    frame's moving part: Gaussian i is the same sample in every file.
+    What does not move is packed once and written in front of every frame's moving part: Gaussian i is the same sample in
+    every file.
 
     Args:
         frames: Panoramas. uint8 [T, H, W, 3].
         mask: Non-zero where the picture may move. bool or uint8 [H, W].
         folder: Where to write; made if missing.
-        depth: Distance along each pixel's ray, metres, above 0: of all frames, float32 [H, W],
-            or of each, float32 [T, H, W] or `Distances`; outside the mask the median over
-            time counts. None: guessed from frame 0.
-        gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
-        progress: Called as progress("lift", frames done, frames in all).
+        depth: Distance along each pixel's ray, metres, above 0: of all frames, float32 [H, W], or of each, float32
+            [T, H, W] or `Distances`; outside the mask the median over time counts. None: guessed from frame 0.
+        settings: How.
+        store: Where to keep what is optimised in case of an interruption; None: nowhere.
+        progress: Called as progress("lift", frames done, frames in all), and while optimising as
+            progress("optimize: 34.1 dB", steps done, steps in all).
 
     Returns:
-        ``gaussians``, ``static`` and ``moving`` counts, of the static ones ``background`` and
-        ``sky``, ``depth`` ("given" or "prior"), ``bytes`` in all, ``files`` (names in order).
+        ``gaussians``, ``static`` and ``moving`` counts, of the static ones ``background`` and ``sky``, ``depth`` ("given"
+        or "prior"), ``bytes`` in all, ``files`` (names in order), ``iterations``, and where there were any ``rasterizer``
+        and ``psnr_db``, of the worst part: the still one or a frame's moving one.
 
     Raises:
         InputError: Shapes do not fit each other.
-        SettingsError: The count is too small.
+        SettingsError: The count is too small, or the device is not there.
         OutputError: A file cannot be written.
     """
     _check_shapes(frames, mask, depth)
-    count = default_count(*frames.shape[1:3]) if gaussians is None else gaussians
+    where, iterations = choose_device(settings)
+    count = default_count(*frames.shape[1:3]) if settings.gaussians is None else settings.gaussians
     distances = _as_distances(depth, frames[0], mask)
     maps = np.stack([distances.frame(number) for number in range(len(frames))]) if distances.changing else distances.static
-    layers = lay(frames, mask, maps, count)
-    static_rows = to_rows(layers.static)
+    layers, told = lay(frames, mask, maps, count), {"iterations": iterations}
+    static, moving = (lambda: layers.static), layers.moving
+    if iterations:
+        optimizer = _open_optimizer(frames, mask, distances, layers, iterations, where, settings, store, progress)
+        static, moving = optimizer.static, optimizer.moving
+    static_rows = to_rows(static())
     written, files = 0, []
     for number in range(len(frames)):
         files.append(f"frame_{number:04d}.ply")
-        written += _write(Path(folder), files[-1], [static_rows, to_rows(layers.moving(number))])
+        written += _write(Path(folder), files[-1], [static_rows, to_rows(moving(number))])
         if progress:
             progress("lift", number + 1, len(frames))
+    if iterations:
+        told |= {"rasterizer": optimizer.rasterizer, "psnr_db": round(min(optimizer.psnr_db, default=math.nan), 2)}
     return {
         "gaussians": count, "static": len(layers.static), "moving": len(layers.moving_directions),
         "background": int((layers.kind == BACKGROUND).sum()), "sky": int((layers.kind == SKY).sum()),
-        "depth": "prior" if depth is None else "given", "bytes": written, "files": files,
+        "depth": "prior" if depth is None else "given", "bytes": written, "files": files, **told,
     }
+
+
+def choose_device(settings: LiftSettings) -> tuple[str, int]:
+    """Decide where to optimise, and for how many steps.
+
+    Args:
+        settings: What was asked for.
+
+    Returns:
+        "cpu" or "cuda", and the steps.
+
+    Raises:
+        SettingsError: torch or a GPU is needed and is not there, or there is no such device.
+    """
+    if settings.device not in DEVICES:
+        raise SettingsError(f"--device is {settings.device!r}; use {', '.join(DEVICES)}.")
+    if settings.iterations == 0:
+        return "cpu", 0
+    has_torch, on_gpu = importlib.util.find_spec("torch") is not None, False
+    if has_torch and settings.device != "cpu":
+        from pano4d.lifting.torch_drawing import sees_gpu
+
+        on_gpu = sees_gpu()
+    if settings.device == "cuda" and not on_gpu:
+        raise SettingsError("--device cuda needs an NVIDIA GPU and a torch that sees it; give --device cpu or install "
+                            "pano4d[lift] on a machine with a GPU.")
+    if settings.iterations is None:
+        fast = on_gpu and importlib.util.find_spec("gsplat") is not None
+        return ("cuda", DEFAULT_ITERATIONS) if fast else ("cpu", 0)
+    if not has_torch:
+        raise SettingsError("--iterations needs torch: pip install 'pano4d[lift]', or give --iterations 0.")
+    return "cuda" if on_gpu else "cpu", settings.iterations
+
+
+def _open_optimizer(frames: np.ndarray, mask: np.ndarray, distances: Distances, layers: Layers, iterations: int, where: str,
+                    settings: LiftSettings, store: Store | None, progress: Progress | None) -> Any:
+    """Import what optimises, and open it: a `SequenceOptimizer`."""
+    from pano4d.lifting.optimize.run import OptimizeSettings
+    from pano4d.lifting.optimize.sequence import SequenceOptimizer
+
+    def report(done: int, total: int, psnr: float) -> None:
+        if progress:
+            progress(f"optimize: {psnr:.1f} dB", done, total)
+
+    return SequenceOptimizer(frames, mask, distances, layers, OptimizeSettings(iterations, seed=settings.seed), where, store,
+                             report)
 
 
 def _write(folder: Path, name: str, rows: list[np.ndarray]) -> int:

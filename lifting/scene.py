@@ -16,11 +16,11 @@ from pano4d.lifting.distances import Distances, from_maps
 from pano4d.lifting.drawing import open_renderer
 from pano4d.lifting.estimate import estimate_distances
 from pano4d.lifting.formats.ply import read_ply
-from pano4d.lifting.job import lift_frames
+from pano4d.lifting.job import LiftSettings, choose_device, lift_frames
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.preview import write_preview
 from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
-from pano4d.runtime import image, job
+from pano4d.runtime import checkpointing, image, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
 from pano4d.runtime.errors import BundleError, InputError, OutputError, SettingsError
@@ -67,7 +67,7 @@ class AnimateOptions(TypedDict, total=False):
 
 
 class GenerateOptions(AnimateOptions, total=False):
-    """Options of `generate`: those of `animate`, and six more.
+    """Options of `generate`: those of `animate`, and eight more.
 
     Attributes:
         depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for a batch a
@@ -77,6 +77,9 @@ class GenerateOptions(AnimateOptions, total=False):
         depth_kind: What the model tells: "metric", "scale-invariant" or "affine-inverse". Default: as it declares.
         depth_geometry: Whether of distance, "ray", or of depth along the axis, "z". Default: as it declares.
         gaussians: Count per frame. Default: a quarter of the pixels, at most 1,000,000.
+        iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed. Default: 400 on a GPU with
+            gsplat, else 0.
+        device: Where to optimise: "auto", "cpu" or "cuda". Default: "auto".
     """
 
     depth: str | Path | None
@@ -85,6 +88,8 @@ class GenerateOptions(AnimateOptions, total=False):
     depth_kind: str | None
     depth_geometry: str | None
     gaussians: int | None
+    iterations: int | None
+    device: str
 
 
 def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOptions]) -> dict:
@@ -123,7 +128,8 @@ def animate(panorama: str | Path, out: str | Path, **options: Unpack[AnimateOpti
 
 def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, depth: str | Path | None = None,
          depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
-         depth_geometry: str | None = None, gaussians: int | None = None, overwrite: bool = False,
+         depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
+         device: str = "auto", seed: int = 0, overwrite: bool = False, resume: bool = False,
          progress: Progress | None = None) -> dict:
     """Lift a panoramic video to 3D Gaussians, one set per frame.
 
@@ -138,6 +144,11 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         depth_kind: What the model tells: "metric", "scale-invariant" or "affine-inverse"; None: as it declares.
         depth_geometry: Whether of distance, "ray", or of depth along the axis, "z"; None: as it declares.
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
+        iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed; None: 400 on a GPU with
+            gsplat, else 0.
+        device: Where to optimise: "auto", "cpu" or "cuda".
+        seed: Of the views that are compared.
+        resume: Go on with an interrupted run.
         overwrite: Replace earlier results once the new ones are complete.
         progress: Called with stage, done, total.
 
@@ -151,12 +162,14 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
 
     frames, moving, inputs = _read_video_and_mask(Path(video), mask)
     count, height, width, _ = frames.shape
+    settings = LiftSettings(gaussians, iterations, device, seed)
+    choose_device(settings)
     source = _DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, count)
     each = gaussians or default_count(height, width)
     needed = estimate_bytes(count, 0, 0, gaussians=each)
     timer = StageTimer()
-    with OutputFolder(out, overwrite=overwrite, needs_bytes=needed, owns=_LIFTED) as folder:
-        splats = _lift_into(folder, frames, moving, source, gaussians, timer, progress)
+    with OutputFolder(out, overwrite=overwrite, resume=resume, needs_bytes=needed, owns=_LIFTED) as folder:
+        splats = _lift_into(folder, frames, moving, source, settings, timer, progress)
         report = {"schema_version": job.REPORT_SCHEMA, "pano4d_version": __version__, "inputs": inputs,
                   "outputs": {"width": width, "height": height, "frames": count}, **splats,
                   "stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
@@ -239,16 +252,17 @@ def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path
 
 def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | None = None,
                   depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
-                  depth_geometry: str | None = None, gaussians: int | None = None,
-                  settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
+                  depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
+                  device: str = "auto", settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
     """Animate and lift one panorama."""
-    height, width = settings.height, settings.width
+    height, width, lifting = settings.height, settings.width, LiftSettings(gaussians, iterations, device, settings.seed)
+    choose_device(lifting)
     frames = Bundle.open(options.get("bundle") or default_bundle_path(), verify=False).tile["frames"]
     source = _DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, frames)
     each = gaussians or default_count(height, width)
 
     def extend(folder: OutputFolder, animation: Animation, timer: StageTimer, progress: Progress) -> dict:
-        return _lift_into(folder, animation.frames, animation.mask, source, gaussians, timer, progress)
+        return _lift_into(folder, animation.frames, animation.mask, source, lifting, timer, progress)
 
     return _animate_one(panorama, out, settings=settings, extend=extend,
                         extra_bytes=estimate_bytes(frames, 0, 0, gaussians=each), **options)
@@ -308,13 +322,33 @@ def _read_video_and_mask(video: Path, mask: str | Path | None) -> tuple[np.ndarr
     return frames, image.resize_mask(read.moving, height, width), inputs
 
 
+class _LearnedFolder:
+    """Keep what has been learned of a video in the folder that outlives an interruption; a `Store`."""
+
+    def __init__(self, folder: Path, frames: np.ndarray, mask: np.ndarray, distances: np.ndarray | Distances | None,
+                 settings: LiftSettings) -> None:
+        told = [frames, mask] + ([distances.static, distances.changes] if isinstance(distances, Distances) else
+                                 [] if distances is None else [distances])
+        parts = [sha256_of(np.ascontiguousarray(array).data) for array in told]
+        self._folder, self._key = folder, repr((parts, settings))
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """Give what an interrupted run of the same inputs and settings saved under a name."""
+        return checkpointing.load_state(self._folder / name, self._key).arrays
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Save."""
+        checkpointing.save_state(self._folder / name, self._key, 1, arrays)
+
+
 def _lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, source: _DepthSource,
-               gaussians: int | None, timer: StageTimer, progress: Progress | None) -> dict:
+               settings: LiftSettings, timer: StageTimer, progress: Progress | None) -> dict:
     """Write splats/ and preview.jpg, and return what they add to the report."""
     splats = folder.path("splats")
     distances, told = source.distances(frames, mask, timer, progress)
     with timer("lift"):
-        lifted = lift_frames(frames, mask, splats, depth=distances, gaussians=gaussians, progress=progress)
+        store = _LearnedFolder(folder.resume_folder, frames, mask, distances, settings) if choose_device(settings)[1] else None
+        lifted = lift_frames(frames, mask, splats, depth=distances, settings=settings, store=store, progress=progress)
     names = lifted.pop("files")
     with timer("preview"):
         write_preview(folder.path("preview.jpg"), frames, read_ply(splats / names[0]))

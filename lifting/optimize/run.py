@@ -157,7 +157,8 @@ def _depth_loss(rendered: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
 
 
 def optimize_static(gaussians: Gaussians, target: Target, width: int, reach_m: float, rasterization: Callable,
-                    device: torch.device, settings: OptimizeSettings, report: Report = lambda done, total, psnr: None) -> Gaussians:
+                    device: torch.device, settings: OptimizeSettings,
+                    report: Report = lambda done, total, psnr: None) -> SurfaceGaussians:
     """Optimise the still Gaussians.
 
     Args:
@@ -168,7 +169,7 @@ def optimize_static(gaussians: Gaussians, target: Target, width: int, reach_m: f
         rasterization: gsplat's function or one with its signature.
         device: Where.
         settings: How.
-        report: Called with steps done, all steps, and PSNR from the centre in dB.
+        report: Called now and then with steps done, all steps, and PSNR from the centre in dB.
 
     Returns:
         The Gaussians, in the same order.
@@ -179,7 +180,7 @@ def optimize_static(gaussians: Gaussians, target: Target, width: int, reach_m: f
     trained = SurfaceGaussians(gaussians, device)
     sampler = ViewSampler(view_size(width), reach_m, settings.seed, device)
     _run(Scene(rasterization, trained), trained, sampler, target, settings, settings.iterations, None, report)
-    return trained.gaussians()
+    return trained
 
 
 class MovingOptimizer:
@@ -192,39 +193,40 @@ class MovingOptimizer:
         rasterization: gsplat's function or one with its signature.
         device: Where.
         settings: How.
+
+    Attributes:
+        before: What the frame before has learned; None before the first.
     """
 
     def __init__(self, static: Gaussians, width: int, reach_m: float, rasterization: Callable, device: torch.device,
                  settings: OptimizeSettings) -> None:
-        still = SurfaceGaussians(static, device)
         with torch.no_grad():
-            self._still = tuple(part.detach() for part in still.splats())
+            self._still = tuple(part.detach() for part in SurfaceGaussians(static, device).splats())
         self._width, self._reach_m, self._rasterization = width, reach_m, rasterization
         self._device, self._settings = device, settings
-        self._before: SurfaceGaussians | None = None
+        self.before: SurfaceGaussians | None = None
 
     def optimize(self, frame: int, gaussians: Gaussians, target: Target,
-                 report: Report = lambda done, total, psnr: None) -> Gaussians:
+                 report: Report = lambda done, total, psnr: None) -> SurfaceGaussians:
         """Optimise those of the next frame.
 
         Args:
             frame: Its number.
             gaussians: As placed: the same samples in every frame.
             target: Its panorama; weight 0 well outside of what moves.
-            report: Called with steps done, all steps, and PSNR from the centre in dB.
+            report: As for `optimize_static`.
 
         Returns:
             The Gaussians, in the same order.
         """
         trained = SurfaceGaussians(gaussians, self._device)
-        if self._before is not None:
-            trained.follow(self._before)
+        if self.before is not None:
+            trained.follow(self.before)
         towards = torch.nn.functional.normalize(torch.from_numpy(gaussians.means), dim=-1)
         sampler = ViewSampler(view_size(self._width), self._reach_m, self._settings.seed + 1 + frame, self._device, towards)
         _run(Scene(self._rasterization, trained, self._still), trained, sampler, target, self._settings,
-             self._settings.steps_of_frame(frame), self._before, report)
-        self._before = trained
-        return trained.gaussians()
+             self._settings.steps_of_frame(frame), self.before, report)
+        return trained
 
 
 def _run(scene: Scene, trained: SurfaceGaussians, sampler: ViewSampler, target: Target, settings: OptimizeSettings, steps: int,

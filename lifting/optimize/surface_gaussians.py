@@ -81,6 +81,16 @@ class SurfaceGaussians:
             if name != "sh":
                 value.copy_(other.parameters[name])
 
+    def learned(self) -> dict[str, np.ndarray]:
+        """Give the parameters."""
+        return {name: value.detach().cpu().numpy() for name, value in self.parameters.items()}
+
+    @torch.no_grad()
+    def restore(self, learned: dict[str, np.ndarray]) -> None:
+        """Take over what `learned` gave of the same samples."""
+        for name, value in self.parameters.items():
+            value.copy_(torch.from_numpy(learned[name]))
+
     @torch.no_grad()
     def gaussians(self) -> Gaussians:
         """Give the Gaussians as they are now."""

@@ -4,7 +4,7 @@ import pytest
 from pano4d.lifting.distances import from_maps
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.gaussians import sh_to_colors
-from pano4d.lifting.job import lift_frames
+from pano4d.lifting.job import LiftSettings, lift_frames
 from pano4d.lifting.lattice import lattice_directions
 from pano4d.runtime.errors import InputError, OutputError, SettingsError
 from pano4d.runtime.sphere import sample_panorama
@@ -21,7 +21,7 @@ def _clip(panorama, count=3):
 def test_files_counts_and_progress(panorama, tmp_path):
     frames, mask = _clip(panorama)
     calls = []
-    result = lift_frames(frames, mask, tmp_path / "splats", gaussians=2000, progress=lambda *a: calls.append(a))
+    result = lift_frames(frames, mask, tmp_path / "splats", settings=LiftSettings(gaussians=2000), progress=lambda *a: calls.append(a))
     assert result["files"] == ["frame_0000.ply", "frame_0001.ply", "frame_0002.ply"]
     assert sorted(p.name for p in (tmp_path / "splats").iterdir()) == result["files"]
     assert result["static"] + result["moving"] == result["gaussians"] == 2000
@@ -32,7 +32,7 @@ def test_files_counts_and_progress(panorama, tmp_path):
 def test_still_part_is_shared_and_moving_part_follows_the_frame(panorama, tmp_path):
     frames, mask = _clip(panorama)
     depth = np.full(mask.shape, 3.0, np.float32)
-    result = lift_frames(frames, mask, tmp_path, depth=depth, gaussians=2000)
+    result = lift_frames(frames, mask, tmp_path, depth=depth, settings=LiftSettings(gaussians=2000))
     scenes = [read_ply(tmp_path / name) for name in result["files"]]
     for scene, frame in zip(scenes, frames):
         np.testing.assert_array_equal(scene.means, scenes[0].means)
@@ -45,14 +45,14 @@ def test_still_part_is_shared_and_moving_part_follows_the_frame(panorama, tmp_pa
 
 @pytest.mark.parametrize("moves", [False, True])
 def test_nothing_or_everything_moves(panorama, tmp_path, moves):
-    result = lift_frames(panorama[None], np.full(panorama.shape[:2], moves), tmp_path, gaussians=100)
+    result = lift_frames(panorama[None], np.full(panorama.shape[:2], moves), tmp_path, settings=LiftSettings(gaussians=100))
     assert result["moving"] == (100 - result["background"] if moves else 0)
     assert len(read_ply(tmp_path / "frame_0000.ply")) == 100
 
 
 def test_given_depth_is_used(panorama, tmp_path):
     depth = np.full(panorama.shape[:2], 7.0, np.float32)
-    assert lift_frames(panorama[None], depth > 0, tmp_path, depth=depth, gaussians=64)["depth"] == "given"
+    assert lift_frames(panorama[None], depth > 0, tmp_path, depth=depth, settings=LiftSettings(gaussians=64))["depth"] == "given"
     means = read_ply(tmp_path / "frame_0000.ply").means
     np.testing.assert_allclose(means, 7.0 * lattice_directions(64), rtol=1e-5, atol=1e-5)
 
@@ -60,7 +60,7 @@ def test_given_depth_is_used(panorama, tmp_path):
 def test_a_depth_map_for_each_frame_moves_what_moves(panorama, tmp_path):
     frames, mask = _clip(panorama)
     depth = np.stack([np.where(mask, 3.0 + t, 5.5) for t in range(3)]).astype(np.float32)
-    result = lift_frames(frames, mask, tmp_path, depth=depth, gaussians=2000)
+    result = lift_frames(frames, mask, tmp_path, depth=depth, settings=LiftSettings(gaussians=2000))
     scenes = [read_ply(tmp_path / name) for name in result["files"]]
     reach = np.stack([np.linalg.norm(scene.means, axis=1) for scene in scenes])
     np.testing.assert_array_equal(reach[1:, : result["static"]] - reach[0, : result["static"]], 0.0)
@@ -75,7 +75,7 @@ def test_moving_samples_follow_the_distances_of_their_frame(panorama, tmp_path, 
     frames, mask = _clip(panorama)
     maps = np.full(mask.shape, 5.0, np.float32) + np.array([0, 1, 2], np.float32)[:, None, None]
     given = from_maps(maps, mask) if as_distances else maps
-    result = lift_frames(frames, mask, tmp_path, depth=given, gaussians=3000)
+    result = lift_frames(frames, mask, tmp_path, depth=given, settings=LiftSettings(gaussians=3000))
     still, surface, moving = result["static"], result["static"] - result["background"], []
     for number, name in enumerate(result["files"]):
         reach = np.linalg.norm(read_ply(tmp_path / name).means, axis=1)
@@ -89,7 +89,7 @@ def test_moving_samples_follow_the_distances_of_their_frame(panorama, tmp_path, 
 def test_same_input_same_bytes(panorama, tmp_path):
     frames, mask = _clip(panorama, 2)
     for name in ("a", "b"):
-        lift_frames(frames, mask, tmp_path / name, gaussians=500)
+        lift_frames(frames, mask, tmp_path / name, settings=LiftSettings(gaussians=500))
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
@@ -106,7 +106,7 @@ def test_refusals(panorama, tmp_path):
     with pytest.raises(InputError, match="distances of 2 frames, and 3"):
         lift_frames(panorama[None].repeat(3, 0), mask, tmp_path, depth=np.ones((2, *mask.shape), np.float32))
     with pytest.raises(SettingsError):
-        lift_frames(panorama[None], mask, tmp_path, gaussians=1)
+        lift_frames(panorama[None], mask, tmp_path, settings=LiftSettings(gaussians=1))
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="frame_0000.ply"):
-        lift_frames(panorama[None], mask, tmp_path / "file", gaussians=100)
+        lift_frames(panorama[None], mask, tmp_path / "file", settings=LiftSettings(gaussians=100))
