@@ -97,7 +97,7 @@ class SequenceOptimizer:
         return static
 
     def _restored(self, name: str, placed: Gaussians, steps: int) -> SurfaceGaussians | None:
-        saved = self._store.load(name) if self._store else None
+        saved = self._store.load(name) if self._store is not None else None
         if saved is None:
             return None
         trained = SurfaceGaussians(placed, self._device)
@@ -107,7 +107,7 @@ class SequenceOptimizer:
         return trained
 
     def _keep(self, name: str, trained: SurfaceGaussians) -> None:
-        if self._store:
+        if self._store is not None:
             self._store.save(name, trained.learned() | {"psnr_db": np.array(self.psnr_db[-1])})
 
     def _reporter(self, steps: int) -> Report:
