@@ -139,6 +139,15 @@ def engines_table() -> str:
     return _table(head, rows)
 
 
+def onnx_table() -> str:
+    """Make the table of the networks' ONNX files, run by onnxruntime, from ``results/onnx.json``."""
+    rows = json.loads((RESULTS / "onnx.json").read_text())["rows"]
+    head = ("network", "relative error of the file", "of eager float16", "GiB of host memory to export", "ms")
+    return _table(head, [(
+        f"{row['network']}, {row['rows']} rows" if row["rows"] > 1 else row["network"], f"{row['relative_error']:.1e}", f"{row['eager_relative_error']:.1e}", f"{row['host_gib']:.2f}", f"{row['ms']:.0f}")
+        for row in rows])
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (RESULTS / "demo.json", demo_table),
     "fusion": (RESULTS / "fusion.json", fusion_table),
@@ -148,6 +157,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "reuse": (RESULTS / "reuse.json", reuse_table),
     "stages": (RESULTS / "stages.json", stages_table),
     "layouts": (RESULTS / "layouts.json", layouts_table),
+    "onnx": (RESULTS / "onnx.json", onnx_table),
 }
 
 

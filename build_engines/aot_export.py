@@ -93,7 +93,7 @@ def target_block(device: str) -> dict[str, Any]:
     """
     if device == "cpu":
         return this_machine(device)
-    return this_machine(device) | {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "driver": _driver()}
+    return this_machine(device) | {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "driver": driver_version()}
 
 
 def inductor_options(device: str, max_autotune: bool = False, coordinate_descent_tuning: bool = False,
@@ -259,8 +259,8 @@ def _stored(tensor: torch.Tensor, precision: str) -> torch.Tensor:
     return tensor.half()
 
 
-def _driver() -> str:
-    """Name the NVIDIA driver, such as 580.159.03."""
+def driver_version() -> str:
+    """Name the NVIDIA driver, such as 580.159.03; "unknown" where nvidia-smi does not tell."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

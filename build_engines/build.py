@@ -20,7 +20,7 @@ from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle, file_record
 from pano4d.runtime.errors import SettingsError
 
 DENOISERS = ("unet", TAIL)
-RECIPE = 6
+RECIPE = 7
 """Raised whenever this code builds other engines from the same input."""
 
 Exporter = Callable[[list[str], Path, Checkpoint, TileShape], Iterator[tuple[str, list[Path]]]]

@@ -76,19 +76,13 @@ def _weight(node: ir.Node) -> np.ndarray | None:
 
 
 def _constant(value: ir.Value) -> np.ndarray | None:
-    """Compute what exporters leave between a stored weight and its product: a transposition, or the choice of a slice."""
+    """Compute what exporters leave between a stored weight and its product: a transposition."""
     found = ir.convenience.get_const_tensor(value)
     if found is not None:
         return found.numpy()
     node = value.producer()
-    if node is None or node.op_type not in ("Transpose", "Gather"):
-        return None
-    inputs = [_constant(one) for one in node.inputs]
-    if any(one is None for one in inputs):
-        return None
-    if node.op_type == "Transpose":
-        return inputs[0].transpose(node.attributes.get_ints("perm", None))
-    return np.take(inputs[0], inputs[1], node.attributes.get_int("axis", 0))
+    array = _constant(node.inputs[0]) if node is not None and node.op_type == "Transpose" else None
+    return None if array is None else array.transpose(node.attributes.get_ints("perm", None))
 
 
 def _quantize_weight(graph: ir.Graph, node: ir.Node, own: Range, zero: ir.Value, pairs: dict[str, ir.Value]) -> None:

@@ -129,7 +129,7 @@ def _onnxruntime(precision: str) -> Recipe:
 
 
 def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | None, pictures: list[str | Path]) -> Recipe:
-    from pano4d.build_engines.aot_export import precision_block, typed_specs
+    from pano4d.build_engines.aot_export import driver_version, precision_block, typed_specs
     from pano4d.build_engines.onnx_export import OPSET
     from pano4d.build_engines.tensorrt_build import build_plan
     from pano4d.build_engines.typed_onnx import export_typed
@@ -166,8 +166,8 @@ def _tensorrt(precision: str, device: str | None, options: Mapping[str, Any] | N
     given = "".join(f" --calibration {picture['name']}" for picture in calibration.named) if pictures else ""
     # A plan holds its weights: a second denoiser would hold them twice on the GPU, so there is none.
     return Recipe(".plan", version, versions, decisive, precision_block(precision, "cuda"),
-                  machine | {"plan": chosen.block()}, _simplify, partial(typed_specs, precision=precision, device="cuda"),
-                  export, command=chosen.command() + given, calibrate=calibration.ranges if calibration else None)
+                  machine | {"driver": driver_version(), "plan": chosen.block()}, _simplify,
+                  partial(typed_specs, precision=precision, device="cuda"), export, command=chosen.command() + given, calibrate=calibration.ranges if calibration else None)
 
 
 def _aotinductor(precision: str, device: str | None, options: Mapping[str, Any] | None) -> Recipe:

@@ -98,10 +98,11 @@ class SpatioTemporalBlock(nn.Module):
 
     def __init__(self, block: SpatioTemporalResBlock) -> None:
         super().__init__()
-        self.spatial, self.temporal = block.spatial_res_block, block.temporal_res_block
-        share = temporal_share(block.time_mixer)
-        self.weight = nn.Parameter(share * self.temporal.conv2.weight, requires_grad=False)
-        self.bias = nn.Parameter(share * self.temporal.conv2.bias, requires_grad=False)
+        temporal, share = block.temporal_res_block, temporal_share(block.time_mixer)
+        # First: the decoder gives its pictures the type of the first weight it finds, and norms may be in another.
+        self.conv1, self.conv2 = _over_frames(temporal.conv1), _over_frames(temporal.conv2, share)
+        self.norm1, self.norm2 = temporal.norm1, temporal.norm2
+        self.spatial, self.embed = block.spatial_res_block, temporal.time_emb_proj
 
     def forward(self, hidden_states: Tensor, temb: Tensor | None = None,
                 image_only_indicator: Tensor | None = None) -> Tensor:
@@ -109,15 +110,27 @@ class SpatioTemporalBlock(nn.Module):
         x = self.spatial(hidden_states, temb)  # [B*T, C, h, w]
         shape = x.shape
         x = x.reshape(batch, frames, shape[1], -1).transpose(1, 2)  # [B, C, T, h*w]
-        y = _over_frames(F.silu(self.temporal.norm1(x)), self.temporal.conv1.weight, self.temporal.conv1.bias)
-        if temb is not None and self.temporal.time_emb_proj is not None:
-            embedded = self.temporal.time_emb_proj(F.silu(temb)).reshape(batch, frames, -1)
+        y = self.conv1(F.silu(self.norm1(x)))
+        if temb is not None and self.embed is not None:
+            embedded = self.embed(F.silu(temb)).reshape(batch, frames, -1)
             y = y + embedded.transpose(1, 2)[..., None]
-        x = x + _over_frames(F.silu(self.temporal.norm2(y)), self.weight, self.bias)
+        x = x + self.conv2(F.silu(self.norm2(y)))
         return x.transpose(1, 2).reshape(shape)
 
 
-_REPLACEMENTS = {SpatioTemporalResBlock: SpatioTemporalBlock, GEGLU: GatedGelu, nn.GroupNorm: GroupNorm}
+class FrameConvolution(nn.Module):
+    """Convolve over the frames of [B, C, T, h, w]."""
+
+    def __init__(self, conv: nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = _over_frames(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.flatten(3)).unflatten(3, x.shape[3:])
+
+
+_REPLACEMENTS = {SpatioTemporalResBlock: SpatioTemporalBlock, GEGLU: GatedGelu, nn.GroupNorm: GroupNorm,
+                 nn.Conv3d: FrameConvolution}
 
 
 def temporal_share(mixer: nn.Module) -> Tensor:
@@ -126,6 +139,10 @@ def temporal_share(mixer: nn.Module) -> Tensor:
     return (alpha if mixer.switch_spatial_to_temporal_mix else 1.0 - alpha).detach()
 
 
-def _over_frames(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Convolve [B, C, T, h*w] over T with a kernel [C', C, 3, 1, 1]."""
-    return F.conv2d(x, weight[..., 0], bias, padding=(1, 0))
+def _over_frames(conv: nn.Conv3d, share: Tensor | float = 1.0) -> nn.Conv2d:
+    """Make a (3, 1, 1) convolution one for [B, C, T, h*w], whose weight is stored as it is used; its result times ``share``."""
+    assert conv.kernel_size == (3, 1, 1) and conv.padding == (1, 0, 0)
+    made = nn.Conv2d(conv.in_channels, conv.out_channels, (3, 1), padding=(1, 0), device="meta")
+    for name, part in (("weight", conv.weight[..., 0]), ("bias", conv.bias)):
+        setattr(made, name, nn.Parameter(share * part.detach(), requires_grad=False))
+    return made

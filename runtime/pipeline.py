@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pano4d.runtime import device_pipeline, noise, schedule, stages, tiles
-from pano4d.runtime.backends import Engines
+from pano4d.runtime.backends import Engines, device_of
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.checkpointing import load_state, save_state
 from pano4d.runtime.conditions import Conditions, batches, condition_tiles, encode_video
@@ -85,7 +85,7 @@ class Animator:
                  device: Device | None = None, engines: Engines | None = None, vram_limit_bytes: int | None = None) -> None:
         self.bundle, self.backend, self.device, self.vram_limit_bytes = bundle, backend, device, vram_limit_bytes
         self._engines, self._opened = engines or Engines(bundle, backend), contextlib.ExitStack()
-        self.on_device = device is not None or _runs_on_device(bundle, backend)
+        self.on_device = device is not None or device_of(bundle, backend) == "cuda"
         self.settings = settings.resolved(bundle.sampler)
         if self.on_device and self.settings.fuse == "none":
             raise SettingsError("fuse is 'none', and on a GPU tiles are always fused: use a bundle for the CPU to compare.")
@@ -402,14 +402,6 @@ class Denoiser:
             sample[half, :, first:first + 4] = scaled
             sample[half, :, first + 4:] = known * self.told.latents[group][:, None]
             self.buffers["embeddings"][half] = known * self.told.embeddings[group]
-
-
-def _runs_on_device(bundle: Bundle, backend: str | None) -> bool:
-    """Say whether the engines hold their tensors on a GPU."""
-    if backend == "onnxruntime-cuda":
-        return True
-    own = bundle.manifest["backend"]["name"]
-    return backend in (None, own) and bundle.manifest["target"].get("device") == "cuda"
 
 
 def _check_guidance(bundle: Bundle, settings: AnimateSettings) -> bool:

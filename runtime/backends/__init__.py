@@ -1,4 +1,7 @@
-"""Run the networks of a bundle. Each backend is a module with ``load`` and ``available``, imported when asked for."""
+"""Run the networks of a bundle. Each backend is a module, imported when asked for, with ``load``, ``available``, ``DEVICE``.
+
+``DEVICE`` is where its engines hold their tensors, ``cpu`` or ``cuda``; None where that is as the bundle was built.
+"""
 
 import contextlib
 import importlib
@@ -28,7 +31,7 @@ def get_backend(name: str) -> ModuleType:
         name: One of ``BACKENDS``.
 
     Returns:
-        The module, with ``load(bundle, network)`` and ``available()``.
+        The module, with ``load(bundle, network)``, ``available()`` and ``DEVICE``.
 
     Raises:
         BackendError: No backend has this name.
@@ -36,6 +39,23 @@ def get_backend(name: str) -> ModuleType:
     if name not in BACKENDS:
         raise BackendError(f"There is no backend {name!r}: choose one of {', '.join(BACKENDS)} with --backend.")
     return BACKENDS[name]()
+
+
+def device_of(bundle: "Bundle", backend: str | None = None) -> str:
+    """Say where the engines of a bundle hold their tensors; nothing is loaded.
+
+    Args:
+        bundle: Opened bundle.
+        backend: What runs them; None for the bundle's own.
+
+    Returns:
+        ``cpu`` or ``cuda``.
+
+    Raises:
+        BackendError: No backend has this name.
+    """
+    where = get_backend(backend or bundle.manifest["backend"]["name"]).DEVICE
+    return where or ("cuda" if bundle.manifest["target"].get("device") == "cuda" else "cpu")
 
 
 def load_engine(bundle: "Bundle", network: str, backend: str | None = None) -> Engine:

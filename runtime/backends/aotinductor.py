@@ -25,6 +25,7 @@ try:
 except ImportError:  # the module must import, so that `doctor` can say what is missing
     torch = None
 
+DEVICE = None
 STRIDES = "strides"
 """Key in the metadata of a weight file: strides, by name, of the weights that were compiled in another order than the
 file's, such as with their channels last; as JSON."""

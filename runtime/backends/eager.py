@@ -26,6 +26,7 @@ try:
 except ImportError:  # the module must import, so that `doctor` can say what is missing
     torch = None
 
+DEVICE = "cpu"
 CHECKPOINT_VARIABLE = "PANO4D_CHECKPOINT"
 PART_OF_NETWORK = {"image_encoder": "image_encoder", "vae_encoder": "vae", "unet": "unet", "unet_tail": "unet",
                    "vae_decoder": "vae"}

@@ -16,6 +16,7 @@ import numpy as np
 from pano4d.runtime.backends.base import TAIL, Availability, Engine
 from pano4d.runtime.bundle import SCHEMA_VERSION, Bundle
 
+DEVICE = None  # as its bundle says, so that tests can ask for either
 FACTOR = 8
 EMBEDDING = 8
 COLOURS = np.array([[0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.5, 0.5, -0.5], [0.5, -0.5, -0.5]], np.float32)

@@ -10,6 +10,7 @@ from pano4d.runtime.backends.base import Availability, Engine, TensorSpec
 from pano4d.runtime.bundle import Bundle
 from pano4d.runtime.errors import BackendError
 
+DEVICE = "cpu"
 # The GPU is a backend of its own, without copies and without a silent way back to the CPU.
 PROVIDER = "CPUExecutionProvider"
 _INSTALL = "pip install onnxruntime"

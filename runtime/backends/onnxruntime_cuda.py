@@ -16,6 +16,7 @@ from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.device import Device, as_device_array, call, driver
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
 
+DEVICE = "cuda"
 PROVIDER = "CUDAExecutionProvider"
 _INSTALL = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
 _FULL = ("out of memory", "alloc_failed", "failed to allocate memory", "smaller than requested bytes")
@@ -42,12 +43,9 @@ class OnnxruntimeCudaEngine(DeviceEngine):
         self.inputs, self.outputs, self._device = described.inputs, described.outputs, device
         options = session_options()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # Memory is taken as it is asked for, not in powers of two; float32 is not rounded to TF32.
-        chosen = {"device_id": str(device.ordinal), "user_compute_stream": str(device.stream), "use_tf32": "0",
-                  "arena_extend_strategy": "kSameAsRequested"}
+        providers = [(PROVIDER, _provider_options(described, device))]
         try:
-            self._session = runtime.InferenceSession(str(described.path), options, providers=[(PROVIDER, chosen)],
-                                                     enable_fallback=0)
+            self._session = runtime.InferenceSession(str(described.path), options, providers=providers, enable_fallback=0)
         except Exception as error:
             raise _told(error, f"cannot load {described.path} on the GPU", "install the CUDA and cuDNN that it names, or "
                         "use --backend onnxruntime") from error
@@ -131,6 +129,19 @@ def available() -> Availability:
         return Availability(False, f"onnxruntime {runtime.__version__} has CUDA, and no NVIDIA GPU was found",
                             "install the NVIDIA driver, and pip install 'pano4d[gpu]'")
     return Availability(True, f"onnxruntime {runtime.__version__} on {PROVIDER}")
+
+
+def _provider_options(described: Network, device: Device) -> dict[str, str]:
+    # Memory is taken as it is asked for, not in powers of two.
+    chosen = {"user_compute_stream": str(device.stream), "arena_extend_strategy": "kSameAsRequested"}
+    if any(spec.dtype != "float16" for spec in described.outputs):
+        # Products of float32 are not rounded to TF32. What gives float16 has products of float16 alone, and without TF32
+        # onnxruntime would keep their convolutions from tensor cores too.
+        chosen["use_tf32"] = "0"
+    if device.ordinal:
+        # Of a device that is named, 0 too, onnxruntime looks for a plugin first, and prints a warning that there is none.
+        chosen["device_id"] = str(device.ordinal)
+    return chosen
 
 
 def _told(error: Exception, what: str, remedy: str) -> BackendError:

@@ -13,13 +13,21 @@ import numpy as np
 from pano4d.runtime.backends.base import Availability
 from pano4d.runtime.backends.device_engine import DeviceEngine
 from pano4d.runtime.backends.tensorrt_bindings import FULL, LEAN, failure, find, listen, start
-from pano4d.runtime.backends.tensorrt_target import check_device, check_version
+from pano4d.runtime.backends.tensorrt_target import REBUILD, check_device, check_version
 from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.device import Device, DeviceArray, as_device_array, total_bytes
 from pano4d.runtime.errors import BackendError, DeviceMemoryError
 from pano4d.runtime.graph import Graph
 
+DEVICE = "cuda"
 _AGAIN = "build the bundle again with `pano4d build --force`"
+_NOT_LOADED = (
+    ("magic", "it is damaged, or no plan for this TensorRT", _AGAIN),
+    ("empty memory buffer", "it is empty", _AGAIN),
+    ("platform specific tag", "it was built under another operating system, or for another kind of processor", REBUILD),
+    ("version tag", "it was built by another version of TensorRT than its manifest says", REBUILD),
+)
+"""What TensorRT says of plans that it does not load, what that means, and what to do."""
 
 
 class TensorrtEngine(DeviceEngine):
@@ -116,7 +124,7 @@ class TensorrtEngine(DeviceEngine):
     def _deserialise(self) -> Any:
         engine = self._runtime.deserialize_cuda_engine(self._file.read_bytes())
         if engine is None:
-            raise failure(self._trt, self._log, f"cannot load {self._file}", _AGAIN)
+            raise failure(self._trt, self._log, f"cannot load {self._file}", _AGAIN, _NOT_LOADED)
         return engine
 
     def _make_context(self) -> Any:

@@ -2,7 +2,8 @@
 
 import functools
 import importlib
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ INSTALL = "pip install 'pano4d[tensorrt]'"
 OLDEST = (10, 16)
 
 _FULL_MEMORY = ("out of memory", "outofmemory", "memory allocation failed", "cudaerrormemoryallocation")
-_LONGEST = 300
+_LONGEST, _LONGEST_TOLD = 300, 120
 _broken: list[tuple[Any, Any]] = []
 
 
@@ -82,7 +83,7 @@ def _log_class(trt: ModuleType) -> type:
             errors, self.errors = self.errors, []
             if not errors:
                 return "without saying why"
-            return one_line(errors[0]) + (f"; {len(errors) - 1} more" if errors[1:] else "")
+            return one_line(errors[0], _LONGEST_TOLD) + (f"; {len(errors) - 1} more" if errors[1:] else "")
 
     return Log
 
@@ -112,23 +113,33 @@ def start(trt: ModuleType, log: Any, make: Callable[[], Any]) -> Any:
     return made
 
 
-def failure(trt: ModuleType, log: Any, what: str, remedy: str) -> BackendError:
-    """Turn what TensorRT has reported into one of our errors.
+def failure(trt: ModuleType, log: Any, what: str, remedy: str,
+            causes: Iterable[tuple[str, str, str]] = ()) -> BackendError:
+    """Turn what TensorRT has reported into one of our errors, with the whole text as a note for the trace.
 
     Args:
         trt: The module.
         log: As `listen` makes it.
         what: What it did not do, such as "cannot load unet.plan".
         remedy: What to do.
+        causes: Words of a report that is known, in small letters; what to say instead of it; what to do then.
 
     Returns:
         The error, to be raised; one of its own where the GPU is full.
     """
-    full = any(word in line.lower() for line in log.errors for word in _FULL_MEMORY)
-    told = log.told()
-    return DeviceMemoryError() if full else BackendError(f"TensorRT {trt.__version__} {what} ({told}): {remedy}.")
+    whole = "\n".join(log.errors)
+    told, said = log.told(), whole.lower()
+    if any(word in said for word in _FULL_MEMORY):
+        error: BackendError = DeviceMemoryError()
+    else:
+        told, remedy = next(((meaning, then) for words, meaning, then in causes if words in said), (told, remedy))
+        error = BackendError(f"TensorRT {trt.__version__} {what} ({told}): {remedy}.")
+    if whole:
+        error.add_note(f"TensorRT said: {whole}")
+    return error
 
 
-def one_line(error: Any) -> str:
-    """Shorten what somebody else says to one line of at most 300 characters."""
-    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+def one_line(error: Any, longest: int = _LONGEST) -> str:
+    """Shorten what somebody else says to one line, which ends with a whole word and as many brackets as it opened."""
+    line = textwrap.shorten(str(error), longest, placeholder=" ...") or type(error).__name__
+    return line + ")" * (line.count("(") - line.count(")"))

@@ -7,7 +7,7 @@ from pano4d.runtime.bundle import Bundle, Network
 from pano4d.runtime.device import Device
 from pano4d.runtime.errors import BackendError
 
-_REBUILD = "build one here with `pano4d build --backend tensorrt`"
+REBUILD = "build one here with `pano4d build --backend tensorrt`"
 
 
 def check_version(bundle: Bundle, described: Network) -> ModuleType:
@@ -25,7 +25,7 @@ def check_version(bundle: Bundle, described: Network) -> ModuleType:
     """
     backend, name = bundle.manifest["backend"], described.path.name
     if described.path.suffix != ".plan":
-        raise BackendError(f"{name} is no TensorRT plan: use --backend {backend['name']} or {_REBUILD}.")
+        raise BackendError(f"{name} is no TensorRT plan: use --backend {backend['name']} or {REBUILD}.")
     built, plan = backend["version"], bundle.manifest["target"].get("plan", {})
     compatible = bool(plan.get("version_compatible"))
     found, refused = None, None
@@ -39,11 +39,11 @@ def check_version(bundle: Bundle, described: Network) -> ModuleType:
             return trt
         found = found or f"TensorRT {trt.__version__}"
     if found is None:
-        raise refused
+        raise _lean_does_not_do(name, built) or refused
     needed = f"{built} or newer, up to {parts(built)[0] + 1}.x" if compatible else f"exactly {built}"
     package = f"pip install 'tensorrt-cu13{'>=' if compatible else '=='}{built}'"
     raise BackendError(f"{name} was built with TensorRT {built} and this is {found}, which is not {needed}: {package}, or "
-                       f"{_REBUILD}.")
+                       f"{REBUILD}.")
 
 
 def check_device(bundle: Bundle, described: Network, device: Device) -> None:
@@ -61,11 +61,11 @@ def check_device(bundle: Bundle, described: Network, device: Device) -> None:
     found, needed = compute_capability(device), target.get("compute_capability")
     if found != needed:
         raise BackendError(f"{name} was built for a GPU of compute capability {needed} and this machine's {device.name} has "
-                           f"{found}: use a GPU of that kind or {_REBUILD}.")
+                           f"{found}: use a GPU of that kind or {REBUILD}.")
     known, built = device.driver_cuda(), str(target.get("cuda", ""))
     if parts(known)[:1] < parts(built)[:1]:
         raise BackendError(f"{name} was built under a driver for CUDA {built} and this machine's is for CUDA {known}: "
-                           f"install a newer NVIDIA driver or {_REBUILD}.")
+                           f"install a newer NVIDIA driver or {REBUILD}.")
 
 
 def this_machine() -> dict[str, str]:
@@ -86,6 +86,17 @@ def compute_capability(device: Device) -> str:
     """Write the compute capability of a GPU as manifests do, such as 9.0."""
     digits = device.arch.removeprefix("sm_")
     return f"{digits[:-1]}.{digits[-1:]}"
+
+
+def _lean_does_not_do(name: str, built: str) -> BackendError | None:
+    """Say, of a plan that is not version-compatible, that the lean runtime is there and does not run it; None without."""
+    try:
+        lean = find(LEAN).__version__
+    except BackendError:
+        return None
+    return BackendError(f"{name} needs all of TensorRT {built}, since it was not built with --version-compatible, and only "
+                        f"the lean runtime {lean} is installed: pip install 'tensorrt-cu13=={built}', or {REBUILD} "
+                        "--version-compatible where all of TensorRT is.")
 
 
 def _runs_older(found: str, built: str) -> bool:

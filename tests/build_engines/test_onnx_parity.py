@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from pano4d.benchmarks import onnx_parity  # noqa: E402
+from pano4d.runtime.backends.base import NETWORKS  # noqa: E402
 
 
 def test_the_benchmark_measures_the_networks_asked_for(masked, tmp_path, monkeypatch, capsys):
@@ -47,3 +49,14 @@ def test_a_network_that_fails_leaves_the_others(masked, tmp_path, monkeypatch, c
         onnx_parity.main()
     assert json.loads(out.read_text())["rows"] == [row]
     assert capsys.readouterr().err.endswith("\nunet           ZeroDivisionError: division by zero\n")
+
+
+def test_the_full_model_was_measured_and_holds(operators):
+    """Its networks were exported, checked and run on a GPU; the results say with what operators, memory and error."""
+    result = json.loads((Path(onnx_parity.__file__).parent / "results" / "onnx.json").read_text(encoding="utf-8"))
+    assert result["provider"] == "CUDAExecutionProvider"
+    assert [row["network"] for row in result["rows"]] == list(NETWORKS)
+    for row in result["rows"]:
+        assert set(row["operators"]) <= set(operators[0]), row["network"]
+        assert row["host_gib"] <= 12 and row["within"]
+        assert row["relative_error"] <= onnx_parity.MOST_TIMES_EAGER * row["eager_relative_error"]

@@ -51,6 +51,11 @@ def test_spatio_temporal_block(strategy, switched, embedded):
     torch.testing.assert_close(cheap, true, rtol=1e-4, atol=1e-4)
 
 
+def test_convolution_over_frames():
+    module = randomised(nn.Conv3d(3, 5, (3, 1, 1), padding=(1, 0, 0)))
+    torch.testing.assert_close(*both(module, torch.randn(2, 3, 4, 6, 5)), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("network", ["vae_encoder", "unet", "vae_decoder"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_whole_networks(masked, network, batch):
@@ -60,7 +65,7 @@ def test_whole_networks(masked, network, batch):
     arguments = [torch.from_numpy(array) for array in example_inputs(specs).values()]
     true = module(*arguments)
     cheap = simplify(module)
-    left = {type(part) for part in cheap.modules()} & {GEGLU, nn.GroupNorm, SpatioTemporalResBlock, AlphaBlender,
+    left = {type(part) for part in cheap.modules()} & {GEGLU, nn.GroupNorm, nn.Conv3d, SpatioTemporalResBlock, AlphaBlender,
                                                        TemporalResnetBlock}
     assert left <= {AlphaBlender, TemporalResnetBlock}, "a block of diffusers was not recognised"
     assert network == "vae_encoder" or any(isinstance(part, SpatioTemporalBlock) for part in cheap.modules())

@@ -20,6 +20,8 @@ from pano4d.build_engines.verify import BOUNDS, parity, run_engine  # noqa: E402
 from pano4d.runtime.backends import load_engine  # noqa: E402
 from pano4d.runtime.backends.base import NETWORKS  # noqa: E402
 from pano4d.runtime.errors import BackendError, CheckpointError  # noqa: E402
+from pano4d.runtime.pipeline import Animator  # noqa: E402
+from pano4d.runtime.settings import AnimateSettings  # noqa: E402
 
 ENDS = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
         "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
@@ -192,6 +194,20 @@ def test_engines_of_both_agree(folder, single, tmp_path):
         assert parity(*outputs)["relative_error"] <= BOUNDS["fp16"] / 100, name
     with pytest.raises(BackendError, match="the backend 'eager' runs folders in the layout of diffusers alone"):
         load_engine(bundles[0], "unet", "eager")
+
+
+@pytest.mark.parametrize("name, channels, frames", [("svd", 8, 14), ("svd_xt_1_1", 8, 25), ("animate_anything_svd_v1.0", 9, 14)])
+def test_a_file_of_each_kind_is_built_and_moves_only_where_it_may(written, tmp_path, name, channels, frames):
+    folder = written(tmp_path / "folder", channels, frames, width=64, told=None, scale=0.18215, layers=2)
+    save_file(original(folder), tmp_path / f"{name}.safetensors")
+    bundle = build_bundle(tmp_path / f"{name}.safetensors", tmp_path / "engines", tile_px=16, frames=2, max_guidance_scale=1.0)
+    assert bundle.manifest["model"]["masked"] == (channels == 9)
+    assert read_checkpoint(tmp_path / f"{name}.safetensors").frames == frames
+    panorama = np.random.default_rng(0).integers(0, 255, (32, 64, 3)).astype(np.uint8)
+    mask = np.zeros((32, 64), bool)
+    mask[8:24, 8:24] = True
+    made = Animator(bundle, AnimateSettings(width=64, height=32, steps=2)).animate(panorama, mask).frames
+    assert (made[:, ~mask] == panorama[~mask]).all() and (made[:, mask] != panorama[mask]).any()
 
 
 def test_an_encoder_with_the_last_layer_folded_in_is_read(folder, tmp_path):

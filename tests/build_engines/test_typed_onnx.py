@@ -56,6 +56,15 @@ def test_normalisations_are_float32_and_products_float16(exported, network):
     assert len([node for node in model.graph.node if node.op_type == "Cast"]) <= 2 * len(norms) + 8
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_kernels_are_stored_as_they_are_used_and_none_has_three_dimensions(exported, network):
+    """A kernel that is computed is no constant to TensorRT's parser, and convolutions of pictures have the faster kernels."""
+    graph = onnx.load(exported[network][0]).graph
+    stored = {one.name: len(one.dims) for one in graph.initializer}
+    kernels = [stored.get(node.input[1]) for node in graph.node if node.op_type == "Conv"]
+    assert kernels and set(kernels) == {4}
+
+
 def test_waves_of_noise_levels_are_float32(exported):
     model = onnx.load(exported["unet"][0])
     types = types_of(model)

@@ -27,6 +27,17 @@ def test_every_backend_says_whether_it_can_run(name):
     assert found.ok or found.remedy
 
 
+@pytest.mark.parametrize("name, built_for, device", [
+    ("onnxruntime", "any", "cpu"), ("onnxruntime-cuda", "any", "cuda"), ("tensorrt", "cuda", "cuda"),
+    ("aotinductor", "cuda", "cuda"), ("aotinductor", "cpu", "cpu"), ("aotinductor", "any", "cpu"), ("eager", "cuda", "cpu")])
+def test_every_backend_says_where_its_tensors_lie(name, built_for, device):
+    bundle = FakeBundle()
+    bundle.manifest["target"] = {"device": built_for}
+    assert backends.device_of(bundle, name) == device
+    bundle.manifest["backend"]["name"] = name
+    assert backends.device_of(bundle) == device
+
+
 def test_a_backend_that_cannot_run_says_what_to_type(monkeypatch):
     module = backends.get_backend("fake")
     monkeypatch.setattr(module, "available", lambda: Availability(False, "numpy is not installed", "pip install numpy"))

@@ -27,6 +27,7 @@ def made(tmp_path, monkeypatch):
         def __init__(self, path, options, providers, enable_fallback):
             (name, chosen), = providers
             assert (name, enable_fallback, chosen["user_compute_stream"]) == (onnxruntime_cuda.PROVIDER, 0, "7")
+            log.chosen = chosen
             assert options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
             self.real = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
             self.get_inputs, self.get_outputs = self.real.get_inputs, self.real.get_outputs
@@ -49,9 +50,9 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(
         InferenceSession=Session, SessionOptions=ort.SessionOptions, RunOptions=ort.RunOptions,
         preload_dlls=lambda: print("Failed to load libcudnn.so")))
-    device = SimpleNamespace(ordinal=0, stream=7, activate=lambda: None, close=lambda: log.calls.append("close"),
-                             synchronize=lambda: log.calls.append("wait"),
-                             chain=lambda first, then: log.calls.append((first, then)))
+    device = log.device = SimpleNamespace(
+        ordinal=0, stream=7, activate=lambda: None, close=lambda: log.calls.append("close"),
+        synchronize=lambda: log.calls.append("wait"), chain=lambda first, then: log.calls.append((first, then)))
     described = log.described = SimpleNamespace(path=tmp_path / "double.onnx", inputs=(X,), outputs=(Y,))
     return lambda: onnxruntime_cuda.OnnxruntimeCudaEngine(described, device), log
 
@@ -72,6 +73,23 @@ def test_it_binds_the_pointers_and_orders_the_streams(made):
 def test_nothing_is_printed_while_libraries_are_looked_for(made, capsys):
     made[0]()
     assert capsys.readouterr() == ("", "")
+
+
+def test_only_another_device_than_the_first_is_named(made):
+    """onnxruntime looks for a plugin of a device that is named, and prints a warning where there is none."""
+    make, log = made
+    make()
+    assert "device_id" not in log.chosen
+    log.device.ordinal = 2
+    make()
+    assert log.chosen["device_id"] == "2"
+
+
+@pytest.mark.parametrize("dtype, tf32", [("float32", "0"), ("float16", None)])
+def test_float32_is_not_rounded_and_float16_keeps_its_tensor_cores(made, dtype, tf32):
+    make, log = made
+    described = SimpleNamespace(outputs=(TensorSpec("y", dtype, (2, 3)),))
+    assert onnxruntime_cuda._provider_options(described, log.device).get("use_tf32") == tf32
 
 
 def test_other_tensors_than_the_manifest_says_are_refused(made):

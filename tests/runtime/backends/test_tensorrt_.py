@@ -102,9 +102,38 @@ def test_buffers_that_do_not_fit_are_refused(bundle, wrong):
 def test_a_damaged_plan_is_refused(room, bundle):
     path = bundle.network("scaled").path
     path.write_bytes(path.read_bytes()[9:])
-    with pytest.raises(BackendError, match=r"TensorRT .* cannot load .*scaled.plan .*Magic tag does not match\); 1 m") as caught:
+    with pytest.raises(BackendError, match=r"^TensorRT \S+ cannot load \S+scaled.plan \(it is damaged, or no plan for this TensorRT"
+                                           r"\): build the bundle again with `pano4d build --force`.\n") as caught:
         tensorrt_.load(bundle, "scaled")
-    assert "\n" not in str(caught.value) and "--force" in str(caught.value) and not room.device.opened
+    note, = caught.value.__notes__
+    assert note.startswith("TensorRT said: IRuntime::deserializeCudaEngine") and note.endswith("due to an error above")
+    assert not room.device.opened
+
+
+@pytest.mark.parametrize("report, words, remedy", [
+    ("IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion header.magicTag == "
+     "kEXPECTED_MAGIC_TAG failed.Trying to load an engine created with incompatible serialization version", "it is damaged, or",
+     "--force"),
+    ("IRuntime::deserializeCudaEngine: Error Code 3: API Usage Error (Cannot deserialize with an empty memory buffer. In "
+     "deserializeCudaEngineEx at /_src/runtime/dispatch/runtime.cpp:278)", "it is empty", "--force"),
+    ("IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion header.pad == "
+     "expectedPlatformTag failed.Platform specific tag mismatch detected. TensorRT plan files are only supported on the "
+     "target runtime platform they were created on.", "it was built under another operating system", "--backend tensorrt"),
+    ("IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization assertion stdVersionRead == "
+     "kSERIALIZATION_VERSION failed.Version tag does not match. Note: Current Version: 239, Serialized Engine Version: 228)",
+     "it was built by another version of TensorRT than its manifest says", "--backend tensorrt"),
+    ("A report that nobody knows (with a bracket, and words upon words " + "upon words " * 30, "upon ...)", "--force"),
+])
+def test_reports_of_plans_that_do_not_load_become_a_short_sentence(room, bundle, report, words, remedy, monkeypatch):
+    def refuses(runtime, plan):
+        runtime._logger.log(room.trt.ILogger.Severity.ERROR, report)
+
+    monkeypatch.setattr(room.trt.Runtime, "deserialize_cuda_engine", refuses)
+    with pytest.raises(BackendError) as caught:
+        tensorrt_.load(bundle, "scaled")
+    said = str(caught.value)
+    assert words in said and remedy in said and said.count("(") == said.count(")")
+    assert len(said) < 260 + len(str(bundle.path)) and report in caught.value.__notes__[0]
 
 
 def test_a_cut_plan_is_refused(room, bundle):
@@ -154,6 +183,10 @@ def test_the_lean_runtime_runs_version_compatible_plans_alone(room, scaled, tmp_
     plan = room.write_plan(tmp_path / "scaled.plan", scaled(), ["VERSION_COMPATIBLE"])
     with tensorrt_.load(bundle_of(room, plan, version_compatible=True), "scaled") as engine:
         assert engine._trt is room.lean and (run(engine, 1) == 2).all()
+    with pytest.raises(BackendError, match=f"scaled.plan needs all of TensorRT {room.version}, since it was not built with "
+                                           f"--version-compatible, and only the lean runtime {room.version} is installed: pip "):
+        tensorrt_.load(bundle_of(room, plan), "scaled")
+    room.install()
     with pytest.raises(BackendError, match="the Python module tensorrt is not installed"):
         tensorrt_.load(bundle_of(room, plan), "scaled")
 
