@@ -66,7 +66,7 @@ def film(scene: Scene, height: int) -> Video:
     pictures = scene.panoramas(height)
     return Video(np.stack([picture.rgb.cpu().numpy() for picture in pictures]),
                  np.stack([picture.distance.cpu().numpy() for picture in pictures]),
-                 scene.moving(height).cpu().numpy(), scene.median_distance)
+                 scene.moving(height, pictures=pictures).cpu().numpy(), scene.median_distance)
 
 
 def readings_of(video: Video, seed: int = 0) -> list:
@@ -186,14 +186,19 @@ def main() -> None:
         "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None, "torch": torch.__version__,
         "size": f"{2 * args.height}x{args.height}", "scenes": []}
     for name in args.scenes:
-        begun = time.monotonic()
+        clock = [time.monotonic()]
         scene = open_scene(name, args.device)
         video, size = film(scene, args.height), view_size(2 * args.height)
-        judge, readings = Judge(scene, video, size, device), readings_of(video)
+        clock.append(time.monotonic())
+        judge = Judge(scene, video, size, device)
+        clock.append(time.monotonic())
+        readings = readings_of(video)
+        clock.append(time.monotonic())
         del scene
         gc.collect()
         row: dict[str, Any] = {"scene": name, "moving_share": round(float(video.moving.mean()), 4)}
-        print(f"{name}: drawn in {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"{name}: panoramas, views and readings in {' + '.join(f'{b - a:.0f}' for a, b in zip(clock, clock[1:]))} s",
+              flush=True)
         sources = {"aligned": lambda: aligned(video, readings), "true": lambda: from_maps(video.maps, video.moving)}
         for run in args.runs:
             distances = sources["true" if run.endswith("_true") else "aligned"]

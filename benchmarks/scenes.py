@@ -109,12 +109,13 @@ class Scene:
         viewmat, K = (np.asarray(torch.as_tensor(m).cpu(), np.float64) for m in (viewmat, K))
         return self._renderer.render(PerspectiveCamera(viewmat, K, width, height), [frame], samples)[0]
 
-    def moving(self, height: int, samples: int = 2) -> torch.Tensor:
+    def moving(self, height: int, samples: int = 2, pictures: Sequence[Picture] | None = None) -> torch.Tensor:
         """Tell where a panorama changes.
 
         Args:
             height: Rows; there are twice as many columns.
             samples: As in ``panorama``.
+            pictures: What `panoramas` gave for these, to save its time.
 
         Returns:
             True where any frame differs from frame 0 or shows a moving body, and 2 pixels around. bool [H, W].
@@ -122,7 +123,7 @@ class Scene:
         Raises:
             ValueError: The height is not above 0.
         """
-        pictures = self.panoramas(height, samples)
+        pictures = pictures or self.panoramas(height, samples)
         touched = torch.stack([p.moving_body for p in pictures]).any(0)
         for picture in pictures[1:]:
             touched |= (picture.rgb != pictures[0].rgb).any(-1) | (picture.distance != pictures[0].distance)

@@ -39,7 +39,9 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def photometric(rendered: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """Take 0.8 L1 + 0.2 (1 - SSIM), weighted (Kerbl et al. 2023, eq. 7).
+    """Take 0.8 L1 + 0.2 (1 - SSIM), weighted (Kerbl et al. 2023, eq. 7); SSIM of the first view alone.
+
+    Blurring for SSIM takes longer than all else in a step. Views are drawn at random, so the first one stands for all.
 
     Args:
         rendered: float32 [C, h, w, 3].
@@ -55,8 +57,9 @@ def photometric(rendered: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     # Where nothing counts the rendered picture stands in for the wanted one: no border is made there.
     wanted = torch.lerp(rendered.detach(), wanted, (weight > 0).to(wanted.dtype)[..., None])
     difference = (rendered - wanted).abs().mean(-1)
-    structure = 1 - ssim(rendered.permute(0, 3, 1, 2), wanted.permute(0, 3, 1, 2)).mean(1)
-    return weighted_mean((1 - SSIM_SHARE) * difference + SSIM_SHARE * structure, weight)
+    first = slice(0, 1)
+    structure = 1 - ssim(rendered[first].permute(0, 3, 1, 2), wanted[first].permute(0, 3, 1, 2)).mean(1)
+    return (1 - SSIM_SHARE) * weighted_mean(difference, weight) + SSIM_SHARE * weighted_mean(structure, weight[first])
 
 
 def smoothness(distance: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
