@@ -22,7 +22,7 @@ _HOMES = {
     "animate": "pano4d.lifting.scene",
     "lift": "pano4d.lifting.scene",
     "build_bundle": "pano4d.build_engines.build",
-    "inspect": "pano4d.runtime.inspection",
+    "inspect": "pano4d.lifting.scene",
     "doctor": "pano4d.runtime.inspection",
 }
 

@@ -170,7 +170,9 @@ _lifting = _options(
                  help="Gaussians per frame, such as 500k or 2M.  [default: a quarter of the pixels, at most 1M]"),
     click.option("--iterations", type=click.IntRange(min=0),
                  help="Steps of optimising Gaussians; 0: leave them as placed.  [default: 400 on a GPU with gsplat, else 0]"),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to optimise Gaussians."))
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to optimise Gaussians."),
+    click.option("--deltas", is_flag=True, help="Store frames of scene.p4d as what differs from a keyframe, where smaller."),
+    click.option("--licence", metavar="TEXT", help="What scene.p4d says of its licence."))
 _animating = _options(
     _mask, _out,
     click.option("--size", type=_Size(), metavar="WxH", default="1024x512", show_default=True, help="Size of the result."),
@@ -262,12 +264,29 @@ def lift(video: Path, **options: Any) -> None:
 def render(scene: Path, out: Path, overwrite: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     """Render a scene to a video while a camera moves.
 
-    SCENE is the output folder of a run, a folder of PLY files, or one PLY file.
+    SCENE is the output folder of a run, a .p4d scene, a folder of PLY files, or one file of Gaussians.
     """
     from pano4d.lifting.render_settings import RenderSettings
     from pano4d.lifting.scene import render as render_scene
 
     _run(render_scene, scene, out, as_json, quiet, settings=RenderSettings(**options), overwrite=overwrite)
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--frame", type=click.IntRange(min=0), default=0, show_default=True, help="Which frame of a scene.")
+@click.option("--sh3", is_flag=True, help="Write all harmonics up to degree 3, zero where there are none.")
+@_options(_overwrite, _talk)
+def convert(source: Path, out: Path, **options: Any) -> None:
+    """Convert Gaussians to another format.
+
+    SOURCE is a .ply, .splat, .spz or .sog file, a .p4d scene, or the output folder of a run. OUT ends in one of the first
+    four.
+    """
+    from pano4d.lifting.convert import convert as convert_file
+
+    _run(convert_file, source, out, **options)
 
 
 @cli.command()
@@ -322,9 +341,9 @@ def build(checkpoint: Path, **options: Any) -> None:
 @click.option("--moving-tiles", type=click.IntRange(min=1), help="Tiles that move, with --size.  [default: all]")
 @_options(_json, _debug)
 def inspect(path: Path, size: tuple[int, int] | None, moving_tiles: int | None, as_json: bool) -> None:
-    """Describe and check a bundle or a result.
+    """Describe and check a bundle, a result or a scene.
 
-    PATH is an engine bundle, or the output folder of a run.
+    PATH is an engine bundle, the output folder of a run, or a .p4d scene.
     """
     settings = pano4d.AnimateSettings(width=size[0], height=size[1]) if size else None
     _print(pano4d.inspect(path, settings, moving_tiles), as_json)

@@ -148,6 +148,14 @@ def onnx_table() -> str:
         for row in rows])
 
 
+def container_table() -> str:
+    """Make the table of a scene's forms from ``results/container.json``."""
+    result = json.loads((RESULTS / "container.json").read_text())
+    rows = [(name, f"{result[field] / 1e6:.1f}") for name, field in (
+        ("a PLY file for each frame", "ply_bytes"), ("scene.p4d", "bytes"), ("scene.p4d with --deltas", "bytes_with_deltas"))]
+    return _table(("form", "MB"), rows)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (RESULTS / "demo.json", demo_table),
     "fusion": (RESULTS / "fusion.json", fusion_table),
@@ -158,6 +166,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "stages": (RESULTS / "stages.json", stages_table),
     "layouts": (RESULTS / "layouts.json", layouts_table),
     "onnx": (RESULTS / "onnx.json", onnx_table),
+    "container": (RESULTS / "container.json", container_table),
 }
 
 

@@ -76,3 +76,19 @@ def sh_to_colors(sh: np.ndarray) -> np.ndarray:
         Nothing.
     """
     return 0.5 + np.float32(SH_C0) * sh[:, 0]
+
+
+def take(gaussians: Gaussians, indices: np.ndarray) -> Gaussians:
+    """Pick Gaussians, in the order given.
+
+    Args:
+        gaussians: N of them.
+        indices: Which ones. int [M].
+
+    Returns:
+        M Gaussians.
+
+    Raises:
+        IndexError: An index is N or more.
+    """
+    return Gaussians(*(getattr(gaussians, name)[indices] for name in Gaussians.__dataclass_fields__))

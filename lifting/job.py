@@ -1,5 +1,6 @@
 """Lift a panoramic video to one file of Gaussians per frame."""
 
+import contextlib
 import importlib.util
 import math
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from pano4d.lifting.container import ContainerWriter
 from pano4d.lifting.distances import Distances, from_maps, unchanging
 from pano4d.lifting.drawing import DEVICES
 from pano4d.lifting.formats.ply import to_rows, write_rows
+from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.layers import BACKGROUND, SKY, Layers, lay
 from pano4d.lifting.prior import prior_distance
@@ -48,6 +51,7 @@ def lift_frames(
     depth: np.ndarray | Distances | None = None,
     settings: LiftSettings = LiftSettings(),
     store: Store | None = None,
+    open_container: Callable[[Gaussians], ContainerWriter] | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """Write ``frame_0000.ply`` ... into a folder, one frame after another.
@@ -63,13 +67,14 @@ def lift_frames(
             [T, H, W] or `Distances`; outside the mask the median over time counts. None: guessed from frame 0.
         settings: How.
         store: Where to keep what is optimised in case of an interruption; None: nowhere.
+        open_container: Opens what takes the scene as one file too, from what does not move; None: no such file.
         progress: Called as progress("lift", frames done, frames in all), and while optimising as
             progress("optimize: 34.1 dB", steps done, steps in all).
 
     Returns:
         ``gaussians``, ``static`` and ``moving`` counts, of the static ones ``background`` and ``sky``, ``depth`` ("given"
         or "prior"), ``bytes`` in all, ``files`` (names in order), ``iterations``, and where there were any ``rasterizer``
-        and ``psnr_db``, of the worst part: the still one or a frame's moving one.
+        and ``psnr_db``, of the worst part: the still one or a frame's moving one; ``container_bytes`` if there is one.
 
     Raises:
         InputError: Shapes do not fit each other.
@@ -86,13 +91,21 @@ def lift_frames(
     if iterations:
         optimizer = _open_optimizer(frames, mask, distances, layers, iterations, where, settings, store, progress)
         static, moving = optimizer.static, optimizer.moving
-    static_rows = to_rows(static())
+    still = static()
+    static_rows = to_rows(still)
     written, files = 0, []
-    for number in range(len(frames)):
-        files.append(f"frame_{number:04d}.ply")
-        written += _write(Path(folder), files[-1], [static_rows, to_rows(moving(number))])
-        if progress:
-            progress("lift", number + 1, len(frames))
+    with contextlib.ExitStack() as stack:
+        writer = _write_scene(lambda: stack.enter_context(open_container(still))) if open_container else None
+        for number in range(len(frames)):
+            files.append(f"frame_{number:04d}.ply")
+            parts = moving(number)
+            written += _write(Path(folder), files[-1], [static_rows, to_rows(parts)])
+            if writer:
+                _write_scene(lambda: writer.add(parts))
+            if progress:
+                progress("lift", number + 1, len(frames))
+        if writer:
+            told["container_bytes"] = _write_scene(writer.commit)
     if iterations:
         told |= {"rasterizer": optimizer.rasterizer, "psnr_db": round(min(optimizer.psnr_db, default=math.nan), 2)}
     return {
@@ -158,6 +171,15 @@ def _write(folder: Path, name: str, rows: list[np.ndarray]) -> int:
             f"{folder / name} cannot be written ({error.strerror}); free some space or choose "
             "another --out."
         ) from error
+
+
+def _write_scene(step: Callable[[], Any]) -> Any:
+    """Take a step of writing the scene as one file; turn a failing disk into one sentence."""
+    try:
+        return step()
+    except OSError as error:
+        raise OutputError(f"The .p4d scene cannot be written ({error.strerror}); free some space or choose another "
+                          "--out.") from error
 
 
 def _as_distances(

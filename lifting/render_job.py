@@ -1,6 +1,5 @@
 """Draw a scene frame by frame while a camera moves through it."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,37 +9,13 @@ from pano4d.lifting.camera_path import Pose, dolly, orbit, still, through_keyfra
 from pano4d.lifting.cameras import perspective_K
 from pano4d.lifting.cube import CubeView
 from pano4d.lifting.drawing import Renderer
-from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.path_file import read_path
 from pano4d.lifting.render_settings import RenderSettings
-from pano4d.runtime.errors import InputError
+from pano4d.lifting.scene_files import SceneFrames
 
 Progress = Callable[[str, int, int], None]
 NEAR_QUANTILE = 0.05
-
-
-def find_splats(scene: Path) -> tuple[list[Path], float | None]:
-    """Find the PLY files of a scene.
-
-    Args:
-        scene: Result folder (with splats/), folder of PLY files, or one PLY file.
-
-    Returns:
-        The files in order of name, and the frames per second that a result's report names, if there is one.
-
-    Raises:
-        InputError: There is nothing, or no PLY file in it.
-    """
-    if not scene.exists():
-        raise InputError(f"{scene} does not exist; give a run's output folder, a folder of PLY files, or a PLY file.")
-    if scene.is_file():
-        return [scene], None
-    folder = scene / "splats" if (scene / "splats").is_dir() else scene
-    files = sorted(path for path in folder.glob("*.ply") if not path.name.startswith("."))
-    if not files:
-        raise InputError(f"{folder} holds no PLY file; write some with 'pano4d generate' or 'pano4d lift'.")
-    return files, _report_fps(folder.parent / "report.json" if folder.name == "splats" else folder / "report.json")
 
 
 def near_distance(gaussians: Gaussians) -> float:
@@ -83,12 +58,12 @@ def plan(settings: RenderSettings, first: Gaussians) -> list[Pose]:
     return through_keyframes(times, keyframes, times[0] + np.arange(count) / settings.fps)
 
 
-def render_frames(files: list[Path], poses: list[Pose], settings: RenderSettings, renderer: Renderer,
+def render_frames(scene: SceneFrames, poses: list[Pose], settings: RenderSettings, renderer: Renderer,
                   scene_fps: float, progress: Progress | None = None) -> Iterator[np.ndarray]:
     """Draw the video.
 
     Args:
-        files: One PLY file for each frame of the scene.
+        scene: The frames of the scene.
         poses: One for each frame of the video.
         settings: What to draw; `fps` is set.
         renderer: What draws.
@@ -105,9 +80,9 @@ def render_frames(files: list[Path], poses: list[Pose], settings: RenderSettings
     cube = CubeView(width, height) if settings.projection == "equirectangular" else None
     shown = None
     for number, pose in enumerate(poses):
-        index = scene_frame(number, len(files), scene_fps / settings.fps)
+        index = scene_frame(number, len(scene), scene_fps / settings.fps)
         if index != shown:
-            renderer.show(read_ply(files[index]))
+            renderer.show(scene.frame(index))
             shown = index
         if cube:
             yield cube.draw(renderer, pose.position)
@@ -138,12 +113,3 @@ def scene_frame(number: int, count: int, pace: float) -> int:
     # The small addend keeps a pace such as 7/24 from falling below a whole number that it reaches.
     turn = int(number * pace + 1e-6) % (2 * count - 2)
     return min(turn, 2 * count - 2 - turn)
-
-
-def _report_fps(report: Path) -> float | None:
-    """Return the frames per second that a report names; None where there is no such report."""
-    try:
-        fps = json.loads(report.read_text(encoding="utf-8"))["outputs"]["fps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return float(fps) if isinstance(fps, (int, float)) and fps > 0 else None

@@ -3,13 +3,16 @@
 The rest of `lifting` knows only the geometry and the files of `runtime`; this file and the command line know both.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from pano4d import __version__
 from pano4d.lifting import render_job
+from pano4d.lifting.container import Container, ContainerWriter
 from pano4d.lifting.depth import DepthEstimator, open_estimator
 from pano4d.lifting.depth_file import read_depths
 from pano4d.lifting.distances import Distances, from_maps
@@ -20,7 +23,8 @@ from pano4d.lifting.job import LiftSettings, choose_device, lift_frames
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.preview import write_preview
 from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
-from pano4d.runtime import checkpointing, image, job
+from pano4d.lifting.scene_files import find_scene, is_container
+from pano4d.runtime import checkpointing, image, inspection, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
 from pano4d.runtime.errors import BundleError, InputError, OutputError, SettingsError
@@ -29,10 +33,10 @@ from pano4d.runtime.outputs import OutputFolder, estimate_bytes
 from pano4d.runtime.pipeline import Animation, Progress
 from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
-from pano4d.runtime.video import read_video, write_video
+from pano4d.runtime.video import read_fps, read_video, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
-_LIFTED = ("splats", "preview.jpg", "report.json")
+_LIFTED = ("splats", "scene.p4d", "preview.jpg", "report.json")
 
 
 class AnimateOptions(TypedDict, total=False):
@@ -67,7 +71,7 @@ class AnimateOptions(TypedDict, total=False):
 
 
 class GenerateOptions(AnimateOptions, total=False):
-    """Options of `generate`: those of `animate`, and eight more.
+    """Options of `generate`: those of `animate`, and ten more.
 
     Attributes:
         depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for a batch a
@@ -80,6 +84,8 @@ class GenerateOptions(AnimateOptions, total=False):
         iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed. Default: 400 on a GPU with
             gsplat, else 0.
         device: Where to optimise: "auto", "cpu" or "cuda". Default: "auto".
+        deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller. Default: no.
+        licence: What scene.p4d says of its licence. Default: nothing.
     """
 
     depth: str | Path | None
@@ -90,6 +96,8 @@ class GenerateOptions(AnimateOptions, total=False):
     gaussians: int | None
     iterations: int | None
     device: str
+    deltas: bool
+    licence: str | None
 
 
 def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOptions]) -> dict:
@@ -97,7 +105,7 @@ def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOp
 
     Args:
         panorama: Equirectangular picture, or a folder of them: one scene each, in ``out/<name>``.
-        out: Folder to write: video.mp4, frames/, splats/, preview.jpg, report.json.
+        out: Folder to write: video.mp4, frames/, splats/, scene.p4d, preview.jpg, report.json.
         **options: See `GenerateOptions`.
 
     Returns:
@@ -129,13 +137,13 @@ def animate(panorama: str | Path, out: str | Path, **options: Unpack[AnimateOpti
 def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, depth: str | Path | None = None,
          depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
          depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
-         device: str = "auto", seed: int = 0, overwrite: bool = False, resume: bool = False,
-         progress: Progress | None = None) -> dict:
+         device: str = "auto", deltas: bool = False, licence: str | None = None, seed: int = 0, overwrite: bool = False,
+         resume: bool = False, progress: Progress | None = None) -> dict:
     """Lift a panoramic video to 3D Gaussians, one set per frame.
 
     Args:
         video: Equirectangular video, GIF, or folder of PNG frames.
-        out: Folder to write: splats/, preview.jpg, report.json.
+        out: Folder to write: splats/, scene.p4d, preview.jpg, report.json.
         mask: Picture whose non-black pixels move; None: everything.
         depth: Distance along each pixel's ray, a file or a folder of one for each frame; None: guessed from the first
             frame.
@@ -147,6 +155,8 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed; None: 400 on a GPU with
             gsplat, else 0.
         device: Where to optimise: "auto", "cpu" or "cuda".
+        deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller.
+        licence: What scene.p4d says of its licence.
         seed: Of the views that are compared.
         resume: Go on with an interrupted run.
         overwrite: Replace earlier results once the new ones are complete.
@@ -158,8 +168,6 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     Raises:
         Pano4DError: An input or the output cannot be used; nothing is written then.
     """
-    from pano4d import __version__
-
     frames, moving, inputs = _read_video_and_mask(Path(video), mask)
     count, height, width, _ = frames.shape
     settings = LiftSettings(gaussians, iterations, device, seed)
@@ -168,10 +176,13 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     each = gaussians or default_count(height, width)
     needed = estimate_bytes(count, 0, 0, gaussians=each)
     timer = StageTimer()
+    fps = read_fps(video)
+    origin = {"name": inputs["video"], "sha256": inputs["frames_sha256"]}
+    writer = functools.partial(ContainerWriter, fps=fps or SCENE_FPS, source=origin, licence=licence, deltas=deltas)
     with OutputFolder(out, overwrite=overwrite, resume=resume, needs_bytes=needed, owns=_LIFTED) as folder:
-        splats = _lift_into(folder, frames, moving, source, settings, timer, progress)
+        splats = _lift_into(folder, frames, moving, source, settings, writer, timer, progress)
         report = {"schema_version": job.REPORT_SCHEMA, "pano4d_version": __version__, "inputs": inputs,
-                  "outputs": {"width": width, "height": height, "frames": count}, **splats,
+                  "outputs": {"width": width, "height": height, "frames": count} | ({"fps": fps} if fps else {}), **splats,
                   "stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
         write_report(folder.path("report.json"), report)
         folder.commit()
@@ -183,7 +194,7 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     """Render a scene to a video while a camera moves through it.
 
     Args:
-        scene: Result folder, folder of PLY files, or one PLY file.
+        scene: Result folder, .p4d scene, folder of PLY files, or one file of Gaussians.
         out: Video to write, ending in .mp4, or a folder for PNG frames.
         settings: Path of the camera, size, projection and so on.
         overwrite: Replace an earlier video, once the new one is complete.
@@ -197,13 +208,13 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     """
     timer, out = StageTimer(), Path(out)
     width, height = settings.video_size
-    files, fps = render_job.find_splats(Path(scene))
-    first = read_ply(files[0])
+    found, fps = find_scene(Path(scene))
+    first = found.frame(0)
     poses = render_job.plan(settings, first)
     _require_writable(out, width, height, overwrite)
     renderer = open_renderer(settings.device)
     with timer("render"):
-        frames = render_job.render_frames(files, poses, settings, renderer, fps or SCENE_FPS, progress)
+        frames = render_job.render_frames(found, poses, settings, renderer, fps or SCENE_FPS, progress)
         if out.suffix:
             write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular")
         else:
@@ -211,8 +222,37 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     outputs = {"width": width, "height": height, "frames": len(poses), "fps": settings.fps}
     near_m = round(render_job.near_distance(first), 3)
     return {"renderer": renderer.name, "outputs": outputs,
-            "scene": {"frames": len(files), "fps": fps or SCENE_FPS, "near_m": near_m},
+            "scene": {"frames": len(found), "fps": fps or SCENE_FPS, "near_m": near_m},
             "seconds": round(timer.total_seconds, 3)}
+
+
+def inspect(path: str | Path, settings: AnimateSettings | None = None, moving_tiles: int | None = None) -> dict:
+    """Describe an engine bundle, the output folder of a run, or a .p4d scene, and check that it is complete.
+
+    Args:
+        path: Folder with a manifest.json or a report.json, or a scene.
+        settings: Of a bundle, say too what a run with these settings takes of the memory of a GPU.
+        moving_tiles: Tiles that such a run denoises; None for all.
+
+    Returns:
+        ``kind`` ("bundle", "output" or "scene") and what was found, ready for JSON; with settings ``memory``, in bytes.
+
+    Raises:
+        SettingsError: A size for something that is no bundle, or more moving tiles than there are.
+        InputError: None of these, or a report or part of a scene that cannot be read.
+        BundleError: A file of the bundle is missing or changed.
+    """
+    if not is_container(Path(path)):
+        return inspection.inspect(path, settings, moving_tiles)
+    if settings or moving_tiles:
+        raise SettingsError(f"{path} is no engine bundle, and --size and --moving-tiles ask what a run of one takes: "
+                            "leave them out.")
+    scene = Container.open(path)
+    manifest, size = dict(scene.manifest), scene.verify()
+    moving = manifest.pop("moving")
+    return {"kind": "scene", "path": str(path), "hashes": "every part is as it was written", **manifest,
+            "static": manifest["static"]["gaussians"], "moving": max((entry["gaussians"] for entry in moving), default=0),
+            "deltas": sum("keyframe" in entry for entry in moving), "mib": round(size / 2**20, 2)}
 
 
 def _require_writable(out: Path, width: int, height: int, overwrite: bool) -> None:
@@ -253,7 +293,8 @@ def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path
 def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | None = None,
                   depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
                   depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
-                  device: str = "auto", settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
+                  device: str = "auto", deltas: bool = False, licence: str | None = None,
+                  settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
     """Animate and lift one panorama."""
     height, width, lifting = settings.height, settings.width, LiftSettings(gaussians, iterations, device, settings.seed)
     choose_device(lifting)
@@ -262,7 +303,10 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
     each = gaussians or default_count(height, width)
 
     def extend(folder: OutputFolder, animation: Animation, timer: StageTimer, progress: Progress) -> dict:
-        return _lift_into(folder, animation.frames, animation.mask, source, lifting, timer, progress)
+        origin = {"name": Path(panorama).name, "sha256": sha256_of(Path(panorama).read_bytes())}
+        writer = functools.partial(ContainerWriter, fps=animation.settings.fps, source=origin, licence=licence,
+                                   deltas=deltas)
+        return _lift_into(folder, animation.frames, animation.mask, source, lifting, writer, timer, progress)
 
     return _animate_one(panorama, out, settings=settings, extend=extend,
                         extra_bytes=estimate_bytes(frames, 0, 0, gaussians=each), **options)
@@ -342,13 +386,16 @@ class _LearnedFolder:
 
 
 def _lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, source: _DepthSource,
-               settings: LiftSettings, timer: StageTimer, progress: Progress | None) -> dict:
-    """Write splats/ and preview.jpg, and return what they add to the report."""
+               settings: LiftSettings, writer: Callable[..., ContainerWriter], timer: StageTimer,
+               progress: Progress | None) -> dict:
+    """Write splats/, scene.p4d and preview.jpg, and return what they add to the report."""
     splats = folder.path("splats")
     distances, told = source.distances(frames, mask, timer, progress)
     with timer("lift"):
         store = _LearnedFolder(folder.resume_folder, frames, mask, distances, settings) if choose_device(settings)[1] else None
-        lifted = lift_frames(frames, mask, splats, depth=distances, settings=settings, store=store, progress=progress)
+        lifted = lift_frames(frames, mask, splats, depth=distances, settings=settings, store=store, progress=progress,
+                             open_container=functools.partial(writer, folder.path("scene.p4d"),
+                                                              generator=f"pano4d {__version__}"))
     names = lifted.pop("files")
     with timer("preview"):
         write_preview(folder.path("preview.jpg"), frames, read_ply(splats / names[0]))

@@ -23,7 +23,7 @@ except ImportError:  # not a Unix: two runs into one folder are then not noticed
 _STAGING = ".staging-"
 _RESUME = ".resume"
 _REPORT = "report.json"
-_PLY_BYTES = 17 * 4
+_GAUSSIAN_BYTES = 17 * 4 + 20
 _RESERVE_BYTES = 32 << 20
 
 
@@ -215,14 +215,14 @@ def estimate_bytes(frames: int, height: int, width: int, *, gaussians: int = 0) 
         frames: Frames of the video.
         height: Panorama height, in pixels.
         width: Panorama width, in pixels.
-        gaussians: Gaussians in each frame's PLY; 0 without lifting.
+        gaussians: Gaussians in each frame; 0 without lifting.
 
     Returns:
         Size in bytes: uncompressed frames (PNG of a noisy picture hardly gains), a tenth of that
-        for video and preview, and the PLY files.
+        for video and preview, the PLY files, and the one file of the whole scene without its compression.
     """
     raw = frames * height * width * 3
-    return raw + raw // 10 + frames * gaussians * _PLY_BYTES
+    return raw + raw // 10 + frames * gaussians * _GAUSSIAN_BYTES
 
 
 def _move(source: Path, destination: Path, moved: list[tuple[Path, Path]]) -> None:

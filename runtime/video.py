@@ -79,6 +79,31 @@ def read_video(path: str | Path, *, max_bytes: int = MAX_VIDEO_BYTES) -> np.ndar
     return np.stack(frames)
 
 
+def read_fps(path: str | Path) -> float | None:
+    """Read how fast a video plays.
+
+    Args:
+        path: Video file, animated GIF, or folder of pictures.
+
+    Returns:
+        Frames per second; None where nothing says so.
+
+    Raises:
+        Nothing.
+    """
+    if Path(path).is_dir():
+        return None
+    try:
+        reader = imageio_ffmpeg.read_frames(str(path))
+        try:
+            fps = float(next(reader)["fps"])
+        finally:
+            reader.close()
+    except (OSError, RuntimeError, ValueError, KeyError, StopIteration):
+        return None
+    return fps if 0 < fps <= 1000 else None
+
+
 def _encoder_options(height: int, width: int, fps: float, quality: int) -> list[str]:
     # Without the matrix option swscale writes BT.601 colours, which players take for BT.709.
     return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", f"{fps:g}", "-i", "-",

@@ -1,1 +1,1 @@
-"""Read and write files of Gaussians and of depth."""
+"""Read and write files of Gaussians and of depth; `table` finds the one that a suffix names."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pano4d.lifting.formats.storage import read_bytes
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.runtime.errors import InputError
 
@@ -123,10 +124,11 @@ def read_properties(path: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: The file cannot be read, is no such PLY file or is cut short.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); name a PLY file.") from error
+    return _split(read_bytes(path), str(path))
+
+
+def _split(data: bytes, path: str) -> dict[str, np.ndarray]:
+    """Return the vertex properties of a PLY file's bytes. float32 [N] each."""
     end = data.find(b"end_header\n", 0, _LONGEST_HEADER)
     if not data.startswith(b"ply\n") or end < 0:
         raise InputError(f"{path} is not a PLY file; name one written by 'pano4d lift'.")
@@ -154,7 +156,23 @@ def read_ply(path: Path) -> Gaussians:
     Raises:
         InputError: The file cannot be read or does not hold Gaussians.
     """
-    stored = read_properties(path)
+    return unpack_ply(read_bytes(path), str(path))
+
+
+def unpack_ply(data: bytes, path: str) -> Gaussians:
+    """Read Gaussians from the bytes of a PLY file in the Inria layout.
+
+    Args:
+        data: The bytes.
+        path: What to call them in an error.
+
+    Returns:
+        The Gaussians; quaternions as stored.
+
+    Raises:
+        InputError: The bytes do not hold Gaussians.
+    """
+    stored = _split(data, path)
     rest_count = sum(name.startswith("f_rest_") for name in stored)
     wanted = set(property_names(1 + rest_count // 3)) - {"nx", "ny", "nz"}
     missing = sorted(wanted - set(stored))
@@ -171,23 +189,22 @@ def read_ply(path: Path) -> Gaussians:
     if rest_count:
         rest = gather("f_rest_", range(rest_count)).reshape(len(sh), 3, -1)
         sh = np.concatenate([sh, rest.transpose(0, 2, 1)], axis=1)
-    with np.errstate(over="ignore"):
+    # A file may hold what is no number, and scales beyond all numbers; they stay what they are.
+    with np.errstate(over="ignore", invalid="ignore"):
         opacities = 1.0 / (1.0 + np.exp(-stored["opacity"].astype(np.float64)))
-        scales = np.exp(gather("scale_", range(3)).astype(np.float64))
-    return Gaussians(
-        gather("", "xyz"), gather("rot_", range(4)), scales.astype(np.float32),
-        opacities.astype(np.float32), sh,
-    )
+        scales = np.exp(gather("scale_", range(3)).astype(np.float64)).astype(np.float32)
+    return Gaussians(gather("", "xyz"), gather("rot_", range(4)), scales, opacities.astype(np.float32), sh)
 
 
-def _parse_header(path: Path, header: str) -> tuple[int, list[str]]:
+def _parse_header(path: str, header: str) -> tuple[int, list[str]]:
     """Return the vertex count and property names; refuse layouts other than ours."""
     count, names, element = None, [], None
     for line in header.splitlines()[1:]:
         words = line.split()
         if not words or words[0] in ("comment", "obj_info"):
             continue
-        if words[0] == "element" and len(words) == 3 and element is None and words[2].isdigit():
+        if words[0] == "element" and len(words) == 3 and element is None and words[2].isdigit() \
+                and len(words[2]) < 19:
             element, count = words[1], int(words[2])
         elif words[0] == "property" and len(words) == 3 and words[1] in ("float", "float32"):
             names.append(words[2])

@@ -9,7 +9,10 @@ from PIL import Image
 
 import pano4d
 from pano4d.cli import cli
+from pano4d.lifting.container import Container
+from pano4d.lifting.formats.ply import read_ply
 from pano4d.runtime.errors import BundleError, InputError
+from pano4d.runtime.video import read_fps
 
 SIZE = {"width": 128, "height": 64}
 
@@ -49,7 +52,8 @@ def test_generate_writes_everything(files, fake_bundle):
                              settings=pano4d.AnimateSettings(**SIZE), gaussians=500, precision="fp32",
                              progress=lambda *args: told.append(args))
     out = files / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["frames", "preview.jpg", "report.json", "splats", "video.mp4"]
+    assert sorted(path.name for path in out.iterdir()) == ["frames", "preview.jpg", "report.json", "scene.p4d", "splats",
+                                                              "video.mp4"]
     assert len(list((out / "frames").iterdir())) == len(list((out / "splats").iterdir())) == 4
     assert json.loads((out / "report.json").read_text()) == json.loads(json.dumps(report))
     assert [stage["name"] for stage in report["stages"]] == ["encode", "denoise", "decode", "write", "lift", "preview",
@@ -58,6 +62,16 @@ def test_generate_writes_everything(files, fake_bundle):
     assert report["quality"]["static_drift"] == 0 and report["tiles"]["skipped"] > 0
     assert {"encode", "denoise", "decode", "write", "lift"} == {stage for stage, _, _ in told}
     assert pano4d.inspect(out)["spherical"]
+    scene = Container.open(out / "scene.p4d")
+    told = scene.manifest
+    assert (len(scene), told["fps"], told["generator"]) == (4, report["outputs"]["fps"], f"pano4d {pano4d.__version__}")
+    assert told["source"] == {"name": "p.png", "sha256": report["inputs"]["panorama_sha256"]} and told["licence"] is None
+    counts = [told["static"]["gaussians"], told["moving"][3]["gaussians"]]
+    assert counts == [report["splats"]["static"], report["splats"]["moving"]]
+    assert report["splats"]["container_bytes"] == (out / "scene.p4d").stat().st_size < report["splats"]["bytes"]
+    exact = read_ply(out / "splats" / "frame_0002.ply")
+    lowest = np.sort(exact.means[:, 1])
+    np.testing.assert_allclose(np.sort(scene.frame(2).means[:, 1]), lowest, atol=told["near_m"] / 1024)
 
 
 def test_every_field_of_the_report_is_documented(files, fake_bundle, root):
@@ -114,7 +128,17 @@ def test_lift_takes_the_frames_of_a_run(files, run):
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert (report["splats"]["files"], report["splats"]["gaussians"], report["outputs"]["width"]) == (4, 300, 128)
-    assert sorted(path.name for path in (files / "lifted").iterdir()) == ["preview.jpg", "report.json", "splats"]
+    names = sorted(path.name for path in (files / "lifted").iterdir())
+    assert names == ["preview.jpg", "report.json", "scene.p4d", "splats"]
+
+
+def test_a_video_that_is_lifted_keeps_its_pace(files, run):
+    assert run("animate", "p.png", "--fps", 9).exit_code == 0
+    done = run("lift", "out/video.mp4", "--gaussians", 300, "--licence", "CC0", "--json", out="lifted")
+    told = Container.open(files / "lifted" / "scene.p4d").manifest
+    assert json.loads(done.stdout)["outputs"]["fps"] == told["fps"] == 9 and told["licence"] == "CC0"
+    assert told["source"]["name"] == "video.mp4" and read_fps(files / "out" / "frames") is None
+    assert read_fps(files / "text.png") is None
 
 
 def test_lifting_afterwards_gives_the_same_splats(files, run):

@@ -151,4 +151,4 @@ def test_full_disk_becomes_one_sentence(tmp_path):
 def test_estimate_grows_with_everything():
     base = estimate_bytes(14, 512, 1024)
     assert base > 14 * 512 * 1024 * 3
-    assert estimate_bytes(14, 512, 1024, gaussians=1000) == base + 14 * 1000 * 68
+    assert estimate_bytes(14, 512, 1024, gaussians=1000) == base + 14 * 1000 * 88
