@@ -16,6 +16,7 @@ from pano4d.lifting.distances import Distances, from_maps
 from pano4d.lifting.drawing import open_renderer
 from pano4d.lifting.estimate import estimate_distances
 from pano4d.lifting.formats.ply import read_ply
+from pano4d.lifting.holes import Holes, find_holes
 from pano4d.lifting.job import LiftSettings, choose_device, lift_frames
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.preview import write_preview
@@ -23,6 +24,7 @@ from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
 from pano4d.runtime import checkpointing, image, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
+from pano4d.runtime.check import check as check_result
 from pano4d.runtime.errors import BundleError, InputError, OutputError, SettingsError
 from pano4d.runtime.files import sha256_of
 from pano4d.runtime.outputs import OutputFolder, estimate_bytes
@@ -32,7 +34,7 @@ from pano4d.runtime.settings import AnimateSettings
 from pano4d.runtime.video import read_video, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
-_LIFTED = ("splats", "preview.jpg", "report.json")
+_LIFTED = ("splats", "preview.jpg", "report.json", "report.html")
 
 
 class AnimateOptions(TypedDict, total=False):
@@ -213,6 +215,29 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     return {"renderer": renderer.name, "outputs": outputs,
             "scene": {"frames": len(files), "fps": fps or SCENE_FPS, "near_m": near_m},
             "seconds": round(timer.total_seconds, 3)}
+
+
+def check(path: str | Path, *, panorama: str | Path | None = None, mask: str | Path | None = None,
+          limits: str | Path | None = None, progress: Progress | None = None) -> dict:
+    """Check the output folder of a run: figures, thresholds, report.html.
+
+    Args:
+        path: The folder: of generate, animate or lift, or any with frames/, video.mp4 or splats/ in it.
+        panorama: The input picture; None to look for the one that report.json names, by name and SHA-256.
+        mask: Its mask; None likewise.
+        limits: File of thresholds, TOML or JSON; None for the defaults.
+        progress: Called with stage, done, total.
+
+    Returns:
+        As `runtime.check.check`.
+
+    Raises:
+        Pano4DError: There is nothing to check, or a file cannot be used or written.
+    """
+    def find(files: list[Path], progress: Progress) -> Holes:
+        return find_holes(files, open_renderer(), progress)
+
+    return check_result(path, panorama=panorama, mask=mask, limits=limits, find_holes=find, progress=progress)
 
 
 def _require_writable(out: Path, width: int, height: int, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ from pano4d.runtime.settings import AnimateSettings
 Extension = Callable[[OutputFolder, Animation, StageTimer, Progress], dict]
 """More stages of a job: gets the folder and the animation, returns what it adds to the report."""
 
-OWNED = ("video.mp4", "frames", "splats", "preview.jpg", "report.json")
+OWNED = ("video.mp4", "frames", "splats", "preview.jpg", "report.json", "report.html")
 REPORT_SCHEMA = 1
 
 

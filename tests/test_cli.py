@@ -154,6 +154,29 @@ def test_inspect_plans_a_run(calls):
                      ("inspect", (Path("b"), pano4d.AnimateSettings(width=4096, height=2048), 5), {})]
 
 
+@pytest.mark.parametrize("ok, code", [(True, 0), (False, 3)])
+def test_a_check_exits_with_3_past_a_threshold(monkeypatch, ok, code):
+    from pano4d.lifting import scene
+
+    row = {"figure": "motion", "value": 1.5, "frame": 2, "at_least": 2.0, "at_most": None, "ok": ok,
+           "unit": "grey levels", "formula": "mean", "from": "pano4d", "per_frame": {2: 1.5}}
+    result = {"kind": "check", "path": "o", "ok": ok, "source": "frames", "notes": [], "figures": [row],
+              "not_computed": [{"figure": "flicker", "why": "few frames"}], "page": "o/report.html"}
+    seen = []
+    monkeypatch.setattr(scene, "check", lambda path, **options: seen.append((path, options)) or result)
+    done = run("inspect", "o", "--check", "--panorama", "p.jpg", "--mask", "m.png", "--thresholds", "t.toml")
+    assert done.exit_code == code and "few frames" in done.stdout and "o/report.html" in done.stdout
+    assert seen[0][0] == Path("o") and seen[0][1].pop("progress") is None
+    assert seen[0][1] == {"panorama": Path("p.jpg"), "mask": Path("m.png"), "limits": Path("t.toml")}
+    done = run("inspect", "o", "--check", "--json")
+    assert done.exit_code == code and json.loads(done.stdout)["figures"][0]["at_least"] == 2
+
+
+@pytest.mark.parametrize("args", [["--check", "--size", "128x64"], ["--panorama", "p.jpg"], ["--thresholds", "t.toml"]])
+def test_options_of_a_check_need_one(calls, args):
+    assert run("inspect", "o", *args).exit_code == 2 and not calls
+
+
 def test_inspect_and_doctor(calls, monkeypatch):
     assert json.loads(run("inspect", "b", "--json").stdout)["tile"] == {"px": 256}
     assert "tile.px" in run("inspect", "b").stdout
