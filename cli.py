@@ -192,6 +192,7 @@ _animating = _options(
                  help="Amount of motion (motion bucket).  [default: the bundle's]"),
     click.option("--guidance-interval", type=_Interval(), metavar="LO:HI",
                  help="Noise levels with guidance; other steps cost half.  [default: all]"),
+    click.option("--loop", is_flag=True, help="Fade the second half back into the first frame, so that the video closes."),
     click.option("--fps", type=click.IntRange(min=1), help="Frames per second.  [default: the bundle's]"),
     click.option("--fp16", is_flag=True, help="Refuse a bundle of another precision than fp16."),
     click.option("--allow-aspect", is_flag=True, help="Take a picture that is not 2:1."),
@@ -377,7 +378,7 @@ def _settled(options: dict[str, Any]) -> dict[str, Any]:
     """Gather what describes the animation into settings, and leave out what was not given."""
     width, height = options.pop("size")
     names = ("seed", "steps", "solver", "levels", "layout", "stages", "mask_policy", "motion_bucket_id",
-             "guidance_interval", "fps")
+             "guidance_interval", "fps", "loop")
     settings = pano4d.AnimateSettings(width=width, height=height, **{name: options.pop(name) for name in names})
     options["precision"] = "fp16" if options.pop("fp16") else None
     return {**options, "settings": settings}

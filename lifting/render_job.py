@@ -43,6 +43,26 @@ def find_splats(scene: Path) -> tuple[list[Path], float | None]:
     return files, _report_fps(folder.parent / "report.json" if folder.name == "splats" else folder / "report.json")
 
 
+def closes(files: list[Path]) -> bool:
+    """Say whether a scene closes on itself, as the report beside its files tells.
+
+    Args:
+        files: As `find_splats` gives them.
+
+    Returns:
+        Whether it was made with ``loop``; False without a report.
+
+    Raises:
+        Nothing.
+    """
+    folder = files[0].parent
+    try:
+        report = (folder.parent if folder.name == "splats" else folder) / "report.json"
+        return json.loads(report.read_text(encoding="utf-8"))["settings"]["loop"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def near_distance(gaussians: Gaussians) -> float:
     """Return how far the nearest things are from the centre, metres; a few strays do not count.
 
@@ -84,7 +104,7 @@ def plan(settings: RenderSettings, first: Gaussians) -> list[Pose]:
 
 
 def render_frames(files: list[Path], poses: list[Pose], settings: RenderSettings, renderer: Renderer,
-                  scene_fps: float, progress: Progress | None = None) -> Iterator[np.ndarray]:
+                  scene_fps: float, progress: Progress | None = None, closed: bool = False) -> Iterator[np.ndarray]:
     """Draw the video.
 
     Args:
@@ -94,6 +114,7 @@ def render_frames(files: list[Path], poses: list[Pose], settings: RenderSettings
         renderer: What draws.
         scene_fps: Frames per second of the scene.
         progress: Called as progress("render", frames done, frames in all).
+        closed: Whether the scene closes on itself.
 
     Yields:
         uint8 [height, width, 3]; twice as wide for stereo.
@@ -105,7 +126,7 @@ def render_frames(files: list[Path], poses: list[Pose], settings: RenderSettings
     cube = CubeView(width, height) if settings.projection == "equirectangular" else None
     shown = None
     for number, pose in enumerate(poses):
-        index = scene_frame(number, len(files), scene_fps / settings.fps)
+        index = scene_frame(number, len(files), scene_fps / settings.fps, closed)
         if index != shown:
             renderer.show(read_ply(files[index]))
             shown = index
@@ -119,13 +140,14 @@ def render_frames(files: list[Path], poses: list[Pose], settings: RenderSettings
             progress("render", number + 1, len(poses))
 
 
-def scene_frame(number: int, count: int, pace: float) -> int:
-    """Tell which frame of a scene a frame of the video shows: forth, back, forth again.
+def scene_frame(number: int, count: int, pace: float, closed: bool = False) -> int:
+    """Tell which frame of a scene a frame of the video shows: forth, back, forth again; round and round if it closes.
 
     Args:
         number: Frame of the video.
         count: Frames of the scene.
         pace: Frames of the scene for each of the video.
+        closed: Whether the scene closes on itself.
 
     Returns:
         0 to count - 1.
@@ -136,7 +158,10 @@ def scene_frame(number: int, count: int, pace: float) -> int:
     if count == 1:
         return 0
     # The small addend keeps a pace such as 7/24 from falling below a whole number that it reaches.
-    turn = int(number * pace + 1e-6) % (2 * count - 2)
+    passed = int(number * pace + 1e-6)
+    if closed:
+        return passed % count
+    turn = passed % (2 * count - 2)
     return min(turn, 2 * count - 2 - turn)
 
 

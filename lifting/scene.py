@@ -205,7 +205,8 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     _require_writable(out, width, height, overwrite)
     renderer = open_renderer(settings.device)
     with timer("render"):
-        frames = render_job.render_frames(files, poses, settings, renderer, fps or SCENE_FPS, progress)
+        frames = render_job.render_frames(files, poses, settings, renderer, fps or SCENE_FPS, progress,
+                                          render_job.closes(files))
         if out.suffix:
             write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular")
         else:

@@ -71,11 +71,11 @@ def test_generate_hands_every_option_to_the_library(calls):
     done = run("generate", "p.jpg", "--mask", "m.png", "--out", "o", "--size", "2048x1024", "--bundle", "b",
                "--backend", "eager", "--seed", 7, "--steps", 5, "--mask-policy", "soft", "--depth", "d.npy",
                "--depth-scale", 2, "--gaussians", "1k", "--iterations", 50, "--device", "cpu", "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99, "--motion", 60,
-               "--fps", 10, "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
+               "--fps", 10, "--loop", "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
     assert done.exit_code == 0, done.output
     (name, args, options), = calls
     settings = pano4d.AnimateSettings(width=2048, height=1024, seed=7, steps=5, mask_policy="soft",
-                                      motion_bucket_id=60, fps=10, guidance_interval=(0.5, 50.0))
+                                      motion_bucket_id=60, fps=10, guidance_interval=(0.5, 50.0), loop=True)
     assert name == "generate" and args == (Path("p.jpg"), Path("o"))
     assert options == {
         "mask": Path("m.png"), "bundle": Path("b"), "backend": "eager", "settings": settings,
