@@ -41,7 +41,7 @@ def check(path: str | Path, *, panorama: str | Path | None = None, mask: str | P
     Returns:
         ``kind`` "check", ``path``, ``ok``, ``source`` of the frames, ``notes``; ``figures``: a list of ``figure``,
         ``value``, ``frame`` (the worst one), ``at_least``, ``at_most``, ``ok``, ``unit``, ``formula``, ``from`` (where that
-        is from) and ``per_frame``; ``not_computed``: a list of ``figure`` and ``why``; ``page``.
+        is from) and ``per_frame``; ``not_computed``: a list of ``figure`` and ``why``; ``page``; ``thresholds`` of all.
 
     Raises:
         InputError: There is nothing to check, or a file cannot be used.
@@ -62,7 +62,8 @@ def check(path: str | Path, *, panorama: str | Path | None = None, mask: str | P
             exhibits += [exhibit] if exhibit else []
         progress("check", number + 1, len(figures))
     result = {"kind": "check", "path": str(path), "ok": all(row["ok"] for row in rows), "source": material.source,
-              "notes": material.notes, "figures": rows, "not_computed": left_out, "page": str(Path(path) / PAGE)}
+              "notes": material.notes, "figures": rows, "not_computed": left_out, "page": str(Path(path) / PAGE),
+              "thresholds": {name: {"at_least": one.at_least, "at_most": one.at_most} for name, one in figures.items()}}
     write_page(Path(path) / PAGE, result, exhibits, figures, material.report)
     return result
 

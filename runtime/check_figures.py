@@ -52,7 +52,7 @@ FIGURES = (
            "of the input", "pano4d, runtime/quality.py", 0.8, 1.25, (*_AGAINST, "mask", "layout")),
     Figure("pole_ratio", "", "far", "a pole pinched, smeared or swirled",
            "(gradient within 12° of the pole / gradient from 12° to 24°), along meridians and along parallels, over that "
-           "of the input", "pano4d, runtime/quality_sphere.py", 0.5, 2.0, _AGAINST),
+           "of the input", "pano4d, runtime/quality_sphere.py", 0.62, 1.6, _AGAINST),
     Figure("static_drift", "grey levels", "max", "what must stand still does not",
            "max |I - input| outside the mask", "pano4d, runtime/quality.py", None, 0.0,
            (*_AGAINST, "mask", "still", "lossless")),

@@ -162,7 +162,9 @@ def test_a_file_of_thresholds_is_obeyed(good, tmp_path):
     out, frames = good
     _write(out, frames)
     (tmp_path / "limits.toml").write_text("[motion]\nat_least = 100\n")
-    assert set(_past(check(out, limits=tmp_path / "limits.toml"))) == {"motion"}
+    result = check(out, limits=tmp_path / "limits.toml")
+    assert set(_past(result)) == {"motion"} and result["thresholds"]["motion"] == {"at_least": 100, "at_most": None}
+    assert set(result["thresholds"]) == {figure.name for figure in FIGURES}
 
 
 def test_a_compressed_video_alone(good):
