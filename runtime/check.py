@@ -50,7 +50,7 @@ def check(path: str | Path, *, panorama: str | Path | None = None, mask: str | P
     """
     progress = progress or (lambda *_: None)
     material = gather(Path(path), panorama, mask)
-    figures = thresholds(limits, material.report)
+    figures = thresholds(limits, material.report, "lossless" in material.missing)
     rows, exhibits, left_out = [], [], []
     for number, figure in enumerate(figures.values()):
         why = _obstacle(figure, material, find_holes)

@@ -173,8 +173,7 @@ def test_a_compressed_video_alone(good):
     write_video(out / "video.mp4", frames, 7)
     result = check(out, panorama=out.parent / "input.png", mask=out.parent / "input_mask.png")
     left_out = {row["figure"]: row["why"] for row in result["not_computed"]}
-    # The codec does not know that the picture goes on beyond its edges.
-    assert set(_past(result)) <= {"seam_ratio"} and result["source"] == "video.mp4"
+    assert not _past(result) and result["source"] == "video.mp4"
     assert "compressed" in left_out["static_drift"] and "layout" in left_out["tile_border_ratio"]
     assert 30 < _value(result, "ws_psnr_db") < 60 and 0.9 < _value(result, "ws_ssim") < 1
     assert _value(result, "video_bytes_per_frame") == (out / "video.mp4").stat().st_size / 6

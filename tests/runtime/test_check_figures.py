@@ -38,6 +38,12 @@ def test_a_file_overrides_what_the_settings_lift(tmp_path):
     assert thresholds(None, {"settings": {"loop": True}})["loop_ratio"].at_most == 1.5
 
 
+def test_a_codec_may_leave_a_seam(tmp_path):
+    path = _file(tmp_path, "[seam_ratio]\nat_most = 1.1\n")
+    assert thresholds(None, {}, True)["seam_ratio"].at_most > thresholds(None, {})["seam_ratio"].at_most
+    assert thresholds(path, {}, True)["seam_ratio"].at_most == 1.1
+
+
 @pytest.mark.parametrize("text", ["[sharpness]\nat_most = 1", "motion = 3", "[motion]\nat_leats = 3",
                                   '[motion]\nat_least = "3"', "[motion]\nat_least = true",
                                   "[motion]\nat_least = 3\nat_most = 2"])
