@@ -34,16 +34,18 @@ from pano4d.runtime.settings import LEVELS, MASK_POLICIES, SOLVERS, STAGES  # no
 _DEBUG = "pano4d.debug"
 _INTERRUPTED = 130
 _TERMINATED = 143
+_PAST = 3
 _PLAN = ("workspace_bytes", "optimization_level", "refit", "version_compatible", "strip", "weight_streaming")
 _BRIEF = ("key", "model", "precision", "parity", "renderer", "scene", "outputs", "tiles", "quality", "splats", "seconds",
           "stages")
+_FIGURE_COLUMNS = ("figure", "value", "frame", "at_least", "at_most", "ok", "unit")
 
 
 class _Shell(click.Group):
     """Show what went wrong as one line, and the trace only with --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; exit codes: 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+        """Run a command; exit codes: 1 for an error, 2 for wrong usage, 3 past a threshold, 130 for Ctrl-C."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -192,6 +194,7 @@ _animating = _options(
                  help="Amount of motion (motion bucket).  [default: the bundle's]"),
     click.option("--guidance-interval", type=_Interval(), metavar="LO:HI",
                  help="Noise levels with guidance; other steps cost half.  [default: all]"),
+    click.option("--loop", is_flag=True, help="Fade the second half back into the first frame, so that the video closes."),
     click.option("--fps", type=click.IntRange(min=1), help="Frames per second.  [default: the bundle's]"),
     click.option("--fp16", is_flag=True, help="Refuse a bundle of another precision than fp16."),
     click.option("--allow-aspect", is_flag=True, help="Take a picture that is not 2:1."),
@@ -339,12 +342,25 @@ def build(checkpoint: Path, **options: Any) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--size", type=_Size(), metavar="WxH", help="Say what memory of the GPU a run of this size takes.")
 @click.option("--moving-tiles", type=click.IntRange(min=1), help="Tiles that move, with --size.  [default: all]")
+@click.option("--check", "checking", is_flag=True,
+              help="Hold a result's figures against thresholds and write report.html; exits with 3 past one.")
+@_path_option("--panorama", help="With --check, the input picture.  [default: the one the report names]")
+@_path_option("--mask", help="With --check, its mask.  [default: the one the report names]")
+@_path_option("--thresholds", help="With --check, a TOML or JSON file of other thresholds.")
 @_options(_json, _debug)
-def inspect(path: Path, size: tuple[int, int] | None, moving_tiles: int | None, as_json: bool) -> None:
+@click.pass_context
+def inspect(ctx: click.Context, path: Path, size: tuple[int, int] | None, moving_tiles: int | None, checking: bool,
+            panorama: Path | None, mask: Path | None, thresholds: Path | None, as_json: bool) -> None:
     """Describe and check a bundle, a result or a scene.
 
     PATH is an engine bundle, the output folder of a run, or a .p4d scene.
     """
+    if checking:
+        if size or moving_tiles:
+            raise click.UsageError("--check is of a result, and --size and --moving-tiles plan a run of a bundle.")
+        ctx.exit(_check(path, as_json, panorama=panorama, mask=mask, limits=thresholds))
+    if panorama or mask or thresholds:
+        raise click.UsageError("--panorama, --mask and --thresholds need --check.")
     settings = pano4d.AnimateSettings(width=size[0], height=size[1]) if size else None
     _print(pano4d.inspect(path, settings, moving_tiles), as_json)
 
@@ -363,11 +379,25 @@ def doctor(ctx: click.Context, bundle: Path | None, as_json: bool) -> None:
     ctx.exit(0 if figures["ok"] else 1)
 
 
+def _check(path: Path, as_json: bool, **options: Any) -> int:
+    """Check a result, print the figures, and return the exit code."""
+    from pano4d.lifting.scene import check
+
+    with stage_bars(as_json) as progress:
+        result = check(path, progress=progress, **options)
+    if as_json:
+        _print(result, as_json)
+    else:
+        rows = [{name: row[name] for name in _FIGURE_COLUMNS} for row in result["figures"]]
+        _print({name: result[name] for name in ("ok", "page", "notes", "not_computed")} | {"figures": rows}, as_json)
+    return 0 if result["ok"] else _PAST
+
+
 def _settled(options: dict[str, Any]) -> dict[str, Any]:
     """Gather what describes the animation into settings, and leave out what was not given."""
     width, height = options.pop("size")
     names = ("seed", "steps", "solver", "levels", "layout", "stages", "mask_policy", "motion_bucket_id",
-             "guidance_interval", "fps")
+             "guidance_interval", "fps", "loop")
     settings = pano4d.AnimateSettings(width=width, height=height, **{name: options.pop(name) for name in names})
     options["precision"] = "fp16" if options.pop("fp16") else None
     return {**options, "settings": settings}

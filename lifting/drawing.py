@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from pano4d.lifting.gaussians import Gaussians
-from pano4d.lifting.render import splat
+from pano4d.lifting.render import coverage, splat
 from pano4d.runtime.errors import SettingsError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -27,6 +27,9 @@ class Renderer(Protocol):
     def draw(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
         """Draw views, float64 [C, 4, 4], through one K, float64 [3, 3]: uint8 [C, height, width, 3]."""
 
+    def cover(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Draw how much of each view is covered: float32 [C, height, width], 0 in a hole."""
+
 
 class NumpyRenderer:
     """Draws with NumPy; colours do not depend on the direction of view."""
@@ -40,6 +43,10 @@ class NumpyRenderer:
     def draw(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
         """Draw views; see `Renderer`."""
         return np.stack([splat(self._gaussians, view, K, width, height) for view in viewmats])
+
+    def cover(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Draw coverage; see `Renderer`."""
+        return np.stack([coverage(self._gaussians, view, K, width, height) for view in viewmats])
 
 
 def open_renderer(device: str = "auto") -> Renderer:

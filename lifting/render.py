@@ -7,10 +7,11 @@ does not grow with it.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from pano4d.lifting.gaussians import Gaussians, sh_to_colors
+from pano4d.lifting.gaussians import SH_C0, Gaussians, sh_to_colors
 from pano4d.lifting.rotations import quats_to_matrices
 
 NEAREST_M = 0.02
@@ -54,6 +55,28 @@ def splat(
         band = _composite(pixel, alpha, colors[index], (bottom - top) * width, background)
         picture[top:bottom] = band.reshape(-1, width, 3)
     return np.rint(255.0 * np.clip(picture, 0.0, 1.0)).astype(np.uint8)
+
+
+def coverage(gaussians: Gaussians, viewmat: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Render how much of a perspective view the scene covers.
+
+    Args:
+        gaussians: The scene.
+        viewmat: World to camera. float64 [4, 4].
+        K: Intrinsics, pixels. float64 [3, 3].
+        width: Picture width in pixels.
+        height: Picture height in pixels.
+
+    Returns:
+        1 where nothing is seen through, 0 in a hole, in steps of 1/255. float32 [height, width].
+
+    Raises:
+        Nothing.
+    """
+    # Black Gaussians before a white wall: what is bright is wall.
+    black = replace(gaussians, sh=np.full_like(gaussians.sh[:, :1], -0.5 / SH_C0))
+    wall = splat(black, viewmat, K, width, height, background=(1.0, 1.0, 1.0))[..., 0]
+    return 1.0 - wall.astype(np.float32) / 255.0
 
 
 def project(

@@ -59,7 +59,7 @@ def plan(settings: RenderSettings, first: Gaussians) -> list[Pose]:
 
 
 def render_frames(scene: SceneFrames, poses: list[Pose], settings: RenderSettings, renderer: Renderer,
-                  scene_fps: float, progress: Progress | None = None) -> Iterator[np.ndarray]:
+                  scene_fps: float, progress: Progress | None = None, closed: bool = False) -> Iterator[np.ndarray]:
     """Draw the video.
 
     Args:
@@ -69,6 +69,7 @@ def render_frames(scene: SceneFrames, poses: list[Pose], settings: RenderSetting
         renderer: What draws.
         scene_fps: Frames per second of the scene.
         progress: Called as progress("render", frames done, frames in all).
+        closed: Whether the scene closes on itself.
 
     Yields:
         uint8 [height, width, 3]; twice as wide for stereo.
@@ -80,7 +81,7 @@ def render_frames(scene: SceneFrames, poses: list[Pose], settings: RenderSetting
     cube = CubeView(width, height) if settings.projection == "equirectangular" else None
     shown = None
     for number, pose in enumerate(poses):
-        index = scene_frame(number, len(scene), scene_fps / settings.fps)
+        index = scene_frame(number, len(scene), scene_fps / settings.fps, closed)
         if index != shown:
             renderer.show(scene.frame(index))
             shown = index
@@ -94,13 +95,14 @@ def render_frames(scene: SceneFrames, poses: list[Pose], settings: RenderSetting
             progress("render", number + 1, len(poses))
 
 
-def scene_frame(number: int, count: int, pace: float) -> int:
-    """Tell which frame of a scene a frame of the video shows: forth, back, forth again.
+def scene_frame(number: int, count: int, pace: float, closed: bool = False) -> int:
+    """Tell which frame of a scene a frame of the video shows: forth, back, forth again; round and round if it closes.
 
     Args:
         number: Frame of the video.
         count: Frames of the scene.
         pace: Frames of the scene for each of the video.
+        closed: Whether the scene closes on itself.
 
     Returns:
         0 to count - 1.
@@ -111,5 +113,8 @@ def scene_frame(number: int, count: int, pace: float) -> int:
     if count == 1:
         return 0
     # The small addend keeps a pace such as 7/24 from falling below a whole number that it reaches.
-    turn = int(number * pace + 1e-6) % (2 * count - 2)
+    passed = int(number * pace + 1e-6)
+    if closed:
+        return passed % count
+    turn = passed % (2 * count - 2)
     return min(turn, 2 * count - 2 - turn)

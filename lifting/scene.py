@@ -19,14 +19,16 @@ from pano4d.lifting.distances import Distances, from_maps
 from pano4d.lifting.drawing import open_renderer
 from pano4d.lifting.estimate import estimate_distances
 from pano4d.lifting.formats.ply import read_ply
+from pano4d.lifting.holes import Holes, find_holes
 from pano4d.lifting.job import LiftSettings, choose_device, lift_frames
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.preview import write_preview
 from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
-from pano4d.lifting.scene_files import find_scene, is_container
+from pano4d.lifting.scene_files import closes, find_scene, is_container
 from pano4d.runtime import checkpointing, image, inspection, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
+from pano4d.runtime.check import check as check_result
 from pano4d.runtime.errors import BundleError, InputError, OutputError, SettingsError
 from pano4d.runtime.files import sha256_of
 from pano4d.runtime.outputs import OutputFolder, estimate_bytes
@@ -36,7 +38,7 @@ from pano4d.runtime.settings import AnimateSettings
 from pano4d.runtime.video import read_fps, read_video, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
-_LIFTED = ("splats", "scene.p4d", "preview.jpg", "report.json")
+_LIFTED = ("splats", "scene.p4d", "preview.jpg", "report.json", "report.html")
 
 
 class AnimateOptions(TypedDict, total=False):
@@ -214,7 +216,7 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     _require_writable(out, width, height, overwrite)
     renderer = open_renderer(settings.device)
     with timer("render"):
-        frames = render_job.render_frames(found, poses, settings, renderer, fps or SCENE_FPS, progress)
+        frames = render_job.render_frames(found, poses, settings, renderer, fps or SCENE_FPS, progress, closes(Path(scene)))
         if out.suffix:
             write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular")
         else:
@@ -253,6 +255,29 @@ def inspect(path: str | Path, settings: AnimateSettings | None = None, moving_ti
     return {"kind": "scene", "path": str(path), "hashes": "every part is as it was written", **manifest,
             "static": manifest["static"]["gaussians"], "moving": max((entry["gaussians"] for entry in moving), default=0),
             "deltas": sum("keyframe" in entry for entry in moving), "mib": round(size / 2**20, 2)}
+
+
+def check(path: str | Path, *, panorama: str | Path | None = None, mask: str | Path | None = None,
+          limits: str | Path | None = None, progress: Progress | None = None) -> dict:
+    """Check the output folder of a run: figures, thresholds, report.html.
+
+    Args:
+        path: The folder: of generate, animate or lift, or any with frames/, video.mp4 or splats/ in it.
+        panorama: The input picture; None to look for the one that report.json names, by name and SHA-256.
+        mask: Its mask; None likewise.
+        limits: File of thresholds, TOML or JSON; None for the defaults.
+        progress: Called with stage, done, total.
+
+    Returns:
+        As `runtime.check.check`.
+
+    Raises:
+        Pano4DError: There is nothing to check, or a file cannot be used or written.
+    """
+    def find(files: list[Path], progress: Progress) -> Holes:
+        return find_holes(files, open_renderer(), progress)
+
+    return check_result(path, panorama=panorama, mask=mask, limits=limits, find_holes=find, progress=progress)
 
 
 def _require_writable(out: Path, width: int, height: int, overwrite: bool) -> None:

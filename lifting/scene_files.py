@@ -76,6 +76,26 @@ def find_scene(scene: Path) -> tuple[SceneFrames, float | None]:
     return FrameFiles(files), _report_fps(result / "report.json")
 
 
+def closes(scene: Path) -> bool:
+    """Say whether a scene closes on itself, as the report beside its files tells.
+
+    Args:
+        scene: As for `find_scene`.
+
+    Returns:
+        Whether it was made with ``loop``; False without a report.
+
+    Raises:
+        Nothing.
+    """
+    folder = scene if scene.is_dir() and scene.name != "splats" else scene.parent
+    folder = folder.parent if folder.name == "splats" else folder
+    try:
+        return json.loads((folder / "report.json").read_text(encoding="utf-8"))["settings"]["loop"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def is_container(path: Path) -> bool:
     """Tell whether a path is to be read as a .p4d scene.
 

@@ -37,13 +37,22 @@ class TorchRenderer:
         names = ("means", "quats", "scales", "opacities", "sh")
         self._scene = [self._tensor(getattr(gaussians, name)) for name in names]
 
-    @torch.no_grad()
     def draw(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
         """Draw views; see `drawing.Renderer`."""
-        Ks = self._tensor(K).expand(len(viewmats), 3, 3).contiguous()
-        pictures = self._rasterize(*self._scene, self._tensor(viewmats), Ks, width, height, near_plane=NEAREST_M,
-                                   sh_degree=_DEGREES[self._scene[-1].shape[1]])[0]
+        pictures, _ = self._render(viewmats, K, width, height)
         return (255.0 * pictures.clamp(0.0, 1.0)).round().to(torch.uint8).cpu().numpy()
+
+    def cover(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Draw coverage; see `drawing.Renderer`."""
+        _, coverages = self._render(viewmats, K, width, height)
+        return coverages[..., 0].cpu().numpy()
+
+    @torch.no_grad()
+    def _render(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw pictures, float [C, height, width, 3], and coverages, float [C, height, width, 1]."""
+        Ks = self._tensor(K).expand(len(viewmats), 3, 3).contiguous()
+        return self._rasterize(*self._scene, self._tensor(viewmats), Ks, width, height, near_plane=NEAREST_M,
+                               sh_degree=_DEGREES[self._scene[-1].shape[1]])[:2]
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(values, np.float32), device=self._device)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pano4d.runtime import image, quality, video
+from pano4d.runtime import image, quality, quality_time, video
 from pano4d.runtime.bundle import Bundle, default_bundle_path
 from pano4d.runtime.outputs import OutputFolder, estimate_bytes
 from pano4d.runtime.parallel import each
@@ -18,7 +18,7 @@ from pano4d.runtime.settings import AnimateSettings
 Extension = Callable[[OutputFolder, Animation, StageTimer, Progress], dict]
 """More stages of a job: gets the folder and the animation, returns what it adds to the report."""
 
-OWNED = ("video.mp4", "frames", "splats", "scene.p4d", "preview.jpg", "report.json")
+OWNED = ("video.mp4", "frames", "splats", "scene.p4d", "preview.jpg", "report.json", "report.html")
 REPORT_SCHEMA = 1
 
 
@@ -112,7 +112,8 @@ def measure(animation: Animation, picture: np.ndarray) -> dict:
     border = quality.tile_border_ratio(frames, picture, animation.layout, mask=mask)
     return {"seam_ratio": _worst_ratio(seam), "tile_border_ratio": _worst_ratio(border),
             "static_drift": float(np.max(quality.static_drift(frames, picture, mask))),
-            "motion": float(np.min(moved)), "motion_max": float(np.max(moved))}
+            "motion": float(np.min(moved)), "motion_max": float(np.max(moved)),
+            "loop_ratio": quality_time.loop_ratio(frames, mask)}
 
 
 def describe(bundle: Bundle, animation: Animation, inputs: dict, figures: dict, backend: str | None) -> dict:

@@ -23,6 +23,7 @@ from pano4d.runtime.errors import InputError, SettingsError
 from pano4d.runtime.kernels import blend as blending
 from pano4d.runtime.kernels import compose as composing
 from pano4d.runtime.kernels.detail import keep_detail
+from pano4d.runtime.loop import close_loop
 from pano4d.runtime.memory_limit import fit_memory
 from pano4d.runtime.report import StageTimer
 from pano4d.runtime.settings import AnimateSettings
@@ -165,6 +166,8 @@ class Animator:
                     frames = self._decode_on(device, x, told, panorama, mask, whole, progress, chunk)
                 else:
                     frames = self._decode(x, told, panorama, mask, whole, progress)
+        if self.settings.loop:
+            close_loop(frames)
         moving_tiles = np.flatnonzero(told.moving)
         return Animation(frames, mask, self.layout, self.layout.count, self.layout.count - len(moving_tiles),
                          self.settings, x, moving_tiles, self.sigmas, coarse)

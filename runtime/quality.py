@@ -141,14 +141,23 @@ def _border_pairs(layout: Layout, height: int, width: int, mask: np.ndarray | No
     A pair is named by its left or upper pixel; flat indices into [H, W]. Left-right pairs first.
     """
     moving = np.ones((height, width), bool) if mask is None else np.asarray(mask, bool)
-    separated = _separated(layout, height, width)
+    separated = separated_pairs(layout, height, width)
     turned = (replace(layout, yaw_deg=layout.yaw_deg + 360 * (k * _GOLDEN % 1)) for k in range(1, TURNS + 1))
-    others = [_with_neighbours(_separated(other, height, width) & ~separated, moving) for other in turned]
+    others = [_with_neighbours(separated_pairs(other, height, width) & ~separated, moving) for other in turned]
     return _with_neighbours(separated, moving), others
 
 
-def _separated(layout: Layout, height: int, width: int) -> np.ndarray:
-    """Mark the pairs that the outline of any tile separates. bool [2, H, W], left-right pairs first."""
+def separated_pairs(layout: Layout, height: int, width: int) -> np.ndarray:
+    """Mark the pairs of pixels that the outline of any tile separates, each at its left or upper one.
+
+    Args:
+        layout: The tiles.
+        height: Panorama height in pixels.
+        width: Panorama width in pixels.
+
+    Returns:
+        bool [2, H, W], left-right pairs first.
+    """
     separated = np.zeros((2, height, width), bool)
     for v in range(layout.count):
         _mark_crossings(separated, *_outline(layout, v, height, width))

@@ -52,6 +52,7 @@ class AnimateSettings:
         keep_detail: Whether ``freeze`` gives moving places back the detail that the autoencoder loses, as long as
             they look as in the input.
         feather_deg: Width, inside the mask's border, over which motion fades in, in degrees.
+        loop: Whether the video closes on itself: its second half fades back into the first frame.
     """
 
     width: int = 1024
@@ -75,6 +76,7 @@ class AnimateSettings:
     guidance_reuse: int = 0
     keep_detail: bool = True
     feather_deg: float = 2.0
+    loop: bool = False
 
     def __post_init__(self) -> None:
         _check(self.width == 2 * self.height and self.height >= 32 and self.height % 2 == 0,

@@ -36,8 +36,8 @@ def coarse_settings(settings: AnimateSettings, layout: tiles.Layout, tile_px: in
     if settings.stages == "single" or layout.fov_deg >= wide.fov_deg:
         return None
     width = min(TILES_AROUND * tile_px, settings.width)
-    # The fine stage draws the fade at the mask's border; drawn twice, it would be slower than asked for.
-    return replace(settings, stages="single", layout="vertices", width=width, height=width // 2, feather_deg=0.0)
+    # The fine stage draws the fade at the mask's border; drawn twice, it would be slower than asked for; and so with the loop.
+    return replace(settings, stages="single", layout="vertices", width=width, height=width // 2, feather_deg=0.0, loop=False)
 
 
 def coarse_inputs(panorama: np.ndarray, mask: np.ndarray, settings: AnimateSettings) -> tuple[np.ndarray, np.ndarray]:

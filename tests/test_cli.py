@@ -72,11 +72,11 @@ def test_generate_hands_every_option_to_the_library(calls):
                "--backend", "eager", "--seed", 7, "--steps", 5, "--mask-policy", "soft", "--depth", "d.npy",
                "--depth-scale", 2, "--gaussians", "1k", "--iterations", 50, "--device", "cpu",
                "--deltas", "--licence", "CC0", "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99,
-               "--motion", 60, "--fps", 10, "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
+               "--motion", 60, "--fps", 10, "--loop", "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
     assert done.exit_code == 0, done.output
     (name, args, options), = calls
     settings = pano4d.AnimateSettings(width=2048, height=1024, seed=7, steps=5, mask_policy="soft",
-                                      motion_bucket_id=60, fps=10, guidance_interval=(0.5, 50.0))
+                                      motion_bucket_id=60, fps=10, guidance_interval=(0.5, 50.0), loop=True)
     assert name == "generate" and args == (Path("p.jpg"), Path("o"))
     assert options == {
         "mask": Path("m.png"), "bundle": Path("b"), "backend": "eager", "settings": settings,
@@ -155,6 +155,29 @@ def test_inspect_plans_a_run(calls):
     assert run("inspect", "b").exit_code == run("inspect", "b", "--size", "4096x2048", "--moving-tiles", 5).exit_code == 0
     assert calls == [("inspect", (Path("b"), None, None), {}),
                      ("inspect", (Path("b"), pano4d.AnimateSettings(width=4096, height=2048), 5), {})]
+
+
+@pytest.mark.parametrize("ok, code", [(True, 0), (False, 3)])
+def test_a_check_exits_with_3_past_a_threshold(monkeypatch, ok, code):
+    from pano4d.lifting import scene
+
+    row = {"figure": "motion", "value": 1.5, "frame": 2, "at_least": 2.0, "at_most": None, "ok": ok,
+           "unit": "grey levels", "formula": "mean", "from": "pano4d", "per_frame": {2: 1.5}}
+    result = {"kind": "check", "path": "o", "ok": ok, "source": "frames", "notes": [], "figures": [row],
+              "not_computed": [{"figure": "flicker", "why": "few frames"}], "page": "o/report.html"}
+    seen = []
+    monkeypatch.setattr(scene, "check", lambda path, **options: seen.append((path, options)) or result)
+    done = run("inspect", "o", "--check", "--panorama", "p.jpg", "--mask", "m.png", "--thresholds", "t.toml")
+    assert done.exit_code == code and "few frames" in done.stdout and "o/report.html" in done.stdout
+    assert seen[0][0] == Path("o") and seen[0][1].pop("progress") is None
+    assert seen[0][1] == {"panorama": Path("p.jpg"), "mask": Path("m.png"), "limits": Path("t.toml")}
+    done = run("inspect", "o", "--check", "--json")
+    assert done.exit_code == code and json.loads(done.stdout)["figures"][0]["at_least"] == 2
+
+
+@pytest.mark.parametrize("args", [["--check", "--size", "128x64"], ["--panorama", "p.jpg"], ["--thresholds", "t.toml"]])
+def test_options_of_a_check_need_one(calls, args):
+    assert run("inspect", "o", *args).exit_code == 2 and not calls
 
 
 def test_inspect_and_doctor(calls, monkeypatch):

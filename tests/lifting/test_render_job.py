@@ -16,6 +16,7 @@ from pano4d.lifting.gaussians import Gaussians, colors_to_sh
 from pano4d.lifting.initialize import gaussians_at, place
 from pano4d.lifting.prior import prior_distance
 from pano4d.lifting.render_job import near_distance, scene_frame
+from pano4d.lifting.scene_files import closes
 from pano4d.lifting.render_settings import RenderSettings
 from pano4d.lifting.scene import render
 from pano4d.runtime.errors import SettingsError
@@ -73,7 +74,16 @@ def test_the_scene_keeps_its_pace_forth_and_back(splats, tmp_path):
     levels = sorted({round(v) for v in light}, reverse=True)
     assert [levels.index(round(v)) for v in light] == [0, 0, 1, 1, 2, 2, 1, 1, 0]
     assert [scene_frame(i, 1, 1.0) for i in range(3)] == [0, 0, 0]
+    assert [scene_frame(i, 3, 0.5, closed=True) for i in range(8)] == [0, 0, 1, 1, 2, 2, 0, 0]
     assert [scene_frame(i, 4, 7 / 24) for i in (0, 24, 48)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("report, wanted", [('{"settings": {"loop": true}}', True), ('{"settings": {"loop": false}}', False),
+                                            ('{"settings": null}', False), ("[", False), (None, False)])
+def test_the_report_says_whether_a_scene_closes(splats, report, wanted):
+    if report:
+        (splats.parent / "report.json").write_text(report)
+    assert closes(splats) == closes(splats.parent) == closes(sorted(splats.glob("*.ply"))[0]) == wanted
 
 
 def test_a_single_file_is_a_scene(splats, tmp_path):

@@ -84,6 +84,32 @@ def test_every_field_of_the_report_is_documented(files, fake_bundle, root):
     assert not missing
 
 
+@pytest.mark.parametrize("command, missing", [
+    ("generate", set()), ("animate", {"hole_percent", "splat_bytes_per_frame"}),
+    ("lift", {"seam_ratio", "tile_border_ratio", "pole_ratio", "static_drift", "ws_psnr_db", "ws_ssim", "motion",
+              "motion_max", "flicker", "loop_ratio", "video_bytes_per_frame"})])
+def test_a_result_is_checked(files, run, command, missing):
+    if command == "lift":
+        assert run("animate", "p.png", "--mask", "m.png", out="video").exit_code == 0
+    source = "video/frames" if command == "lift" else "p.png"
+    gaussians = [] if command == "animate" else ["--gaussians", "500"]
+    assert run(command, source, "--mask", "m.png", *gaussians).exit_code == 0
+    done = CliRunner().invoke(cli, ["inspect", str(files / "out"), "--check", "--json"])
+    result = json.loads(done.stdout)
+    assert {row["figure"] for row in result["not_computed"]} == missing
+    assert done.exit_code == (0 if result["ok"] else 3) and (files / "out" / "report.html").stat().st_size > 1000
+    values = {row["figure"]: row["value"] for row in result["figures"]}
+    assert values.get("static_drift", 0) == 0 and values.get("ws_psnr_db", 100) == 100
+    assert run(command, source, "--mask", "m.png", *gaussians, "--overwrite").exit_code == 0
+    assert not (files / "out" / "report.html").exists()  # it was of the former result
+
+
+def test_a_looped_run_says_so(files, run):
+    assert run("animate", "p.png", "--mask", "m.png", "--loop").exit_code == 0
+    report = json.loads((files / "out" / "report.json").read_text())
+    assert report["settings"]["loop"] and report["quality"]["loop_ratio"] > 0
+
+
 @pytest.fixture
 def depth_model(files):
     """A depth model whose disparity is the mean of the normalised channels, plus 3."""

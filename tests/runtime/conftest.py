@@ -29,6 +29,20 @@ def waves():
 
 
 @pytest.fixture(scope="session")
+def sphere_picture():
+    """A textured picture without seam or borders, float64 [128, 256, 3]: waves in many directions."""
+    from pano4d.runtime.sphere import pixel_directions
+
+    rng, directions = np.random.default_rng(3), pixel_directions(128, 256)
+    waves = np.zeros((128, 256, 3))
+    for _ in range(60):
+        axis = rng.normal(size=3)
+        waves += np.sin(directions @ (axis / np.linalg.norm(axis)) * rng.uniform(4, 40) + rng.uniform(0, 6))[..., None] \
+            * rng.uniform(-1, 1, 3)
+    return 127 + 12 * waves
+
+
+@pytest.fixture(scope="session")
 def host_folder(tmp_path_factory):
     """Where compiled stand-ins are kept for the session."""
     return tmp_path_factory.mktemp("host_kernels")

@@ -195,6 +195,15 @@ def test_two_stages(on_device, panorama, mask, kind):
     assert not getattr(on_device, "blocks", None)
 
 
+def test_a_loop_closes_as_on_the_cpu(on_device, panorama, mask):
+    settings = replace(SETTINGS, loop=True)
+    wanted = Animator(FakeBundle(), settings).animate(panorama, mask)
+    ours = Animator(FakeBundle(), settings, device=on_device).animate(panorama, mask)
+    plain = Animator(FakeBundle(), SETTINGS, device=on_device).animate(panorama, mask)
+    assert np.abs(ours.frames.astype(int) - wanted.frames).max() <= 1
+    assert np.array_equal(ours.frames[:2], plain.frames[:2]) and (ours.frames[2:] != plain.frames[2:]).any()
+
+
 def test_nothing_moves_in_two_stages(on_device, panorama):
     settings = replace(SETTINGS, stages="coarse-fine")
     frames = Animator(FakeBundle(tile_px=16), settings, device=on_device).animate(panorama, np.zeros((64, 128), bool)).frames

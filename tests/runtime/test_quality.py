@@ -9,19 +9,6 @@ from pano4d.runtime.sphere import pixel_directions
 HEIGHT, WIDTH = 128, 256
 
 
-@pytest.fixture(scope="module")
-def sphere_picture():
-    """A textured picture without seam or borders, float64 [H, W, 3]: waves in many directions."""
-    rng = np.random.default_rng(3)
-    directions = pixel_directions(HEIGHT, WIDTH)
-    waves = np.zeros((HEIGHT, WIDTH, 3))
-    for _ in range(60):
-        axis = rng.normal(size=3)
-        waves += np.sin(directions @ (axis / np.linalg.norm(axis)) * rng.uniform(4, 40) + rng.uniform(0, 6))[..., None] \
-            * rng.uniform(-1, 1, 3)
-    return 127 + 12 * waves
-
-
 def _bytes(picture):
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
 
