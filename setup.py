@@ -57,7 +57,7 @@ setup(
     package_data={
         "pano4d.runtime": ["demo/*", "demo/*/*"],
         "pano4d.runtime.kernels": ["*.cu", "*.cuh"],
-        "pano4d.lifting.viewer": ["web/index.html", "web/style.css", "web/viewer.js", "web/LICENSES.txt"],
+        "pano4d.lifting.viewer": ["web/index.html", "web/style.css", "web/start.js", "web/viewer.js", "web/LICENSES.txt"],
     },
     include_package_data=False,
     install_requires=[

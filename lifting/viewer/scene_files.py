@@ -52,7 +52,7 @@ def open_scene(path: str | Path, video: str | Path | None = None) -> SceneFiles:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a run's output folder, a scene.p4d, or a folder of PLY files.")
-    beside = path / VIDEO if path.is_dir() else path.parent / VIDEO
+    beside = (path if path.is_dir() and not (path / "manifest.json").is_file() else path.parent) / VIDEO
     if video is not None and not Path(video).is_file():
         raise InputError(f"The video {video} does not exist; name an MP4 file, or leave it out.")
     shown = Path(video) if video is not None else beside if beside.is_file() else None

@@ -70,10 +70,10 @@ def serve(path: str | Path, *, video: str | Path | None = None, port: int = 0, b
         SettingsError: The port cannot be used.
     """
     with SceneServer(open_scene(path, video), port) as server:
-        tell(server.url)
-        if browser:
-            webbrowser.open(server.url)
         try:
+            tell(server.url)
+            if browser:
+                webbrowser.open(server.url)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             pass

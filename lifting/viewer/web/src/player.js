@@ -19,7 +19,7 @@ export class Player {
     this.frames = Math.max(manifest.frames, 1);
     this.timeline = new Timeline(this.frames, manifest.fps || 7);
     this.view = new View(SAFE_SHARE * (manifest.near_m || 1));
-    this.stage = new Stage(byId("splats"));
+    this.stage = new Stage(byId("splats"), { fixed: manifest.static, moving: manifest.moving.length > 0 });
     this.sphere = null;
     this.readout = new Readout(byId("readout"));
     this.plan = new RangePlan(byId("plan"), byId("range"), this.view);
@@ -32,22 +32,26 @@ export class Player {
     this.stage.renderer.setAnimationLoop((now) => this.tick(now));
   }
 
-  // The frame that is looked at comes first, the others while it is drawn.
+  // Decode all files at once, in the order in which they are needed.
   async load() {
     const { stage, manifest, source } = this;
     const files = manifest.moving.map(({ file }) => file);
     stage.show(0);
-    if (manifest.static) await stage.loadFixed(await source.bytes(manifest.static.file), manifest.static.file);
-    if (files.length) await stage.loadFrame(0, await source.bytes(files[0]), files[0]);
-    this.loaded = 1;
-    await this.settled();
-    document.body.classList.add("ready");
-    for (let i = 1; i < files.length; i++) {
-      await stage.loadFrame(i, await source.bytes(files[i]), files[i]);
-      this.loaded = i + 1;
-      this.label();
+    const names = [...(manifest.static ? [manifest.static.file] : []), ...files];
+    const all = [];
+    for (const [i, name] of names.entries()) {
+      const frame = i - (names.length - files.length);
+      const bytes = await source.bytes(name);
+      all.push((frame < 0 ? stage.loadFixed(bytes, name) : stage.loadFrame(frame, bytes, name)).then(() => this.count(frame)));
     }
-    this.loaded = this.frames;
+    this.settled().then(() => document.body.classList.add("ready"));
+    await Promise.all(all);
+  }
+
+  // Take note of a file that is decoded.
+  count(frame) {
+    if (frame >= 0) this.loaded += 1;
+    if (!this.manifest.moving.length) this.loaded = this.frames;
     this.label();
   }
 
@@ -163,7 +167,7 @@ export class Player {
       }
       this.plan.draw();
     }
-    if (presenting || (this.stage.dirty && this.tab !== "video")) {
+    if (presenting || (this.stage.dirty && this.stage.complete && this.tab !== "video")) {
       this.stage.draw();
       this.readout.count(now);
     }
@@ -185,12 +189,18 @@ export class Player {
 
   // Save the view as a picture, at the size of the canvas.
   async still() {
-    const [part, canvas] = this.tab === "video" ? [this.sphere, byId("sphere")] : [this.stage, byId("splats")];
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(await picture(part, canvas));
+    link.href = URL.createObjectURL(await this.picture());
     link.download = `pano4d_frame_${String(this.timeline.frame).padStart(4, "0")}.png`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  // Draw and read back at once: the canvas keeps nothing after the browser has shown it.
+  picture() {
+    const [part, id] = this.tab === "video" ? [this.sphere, "sphere"] : [this.stage, "splats"];
+    part.draw();
+    return new Promise((resolve) => byId(id).toBlob(resolve, "image/png"));
   }
 
   // What scripts and tests may use.
@@ -217,17 +227,11 @@ export class Player {
       setTab: (tab) => { this.choose(tab); return this.settled(); },
       play: () => { timeline.play(); this.label(); },
       pause: () => { timeline.pause(); this.label(); },
-      still: () => picture(this.stage, byId("splats")),
+      still: () => this.picture(),
       stats: () => ({
         ...this.stage.memory(), fps: this.readout.rate, draws: this.stage.draws, frames: this.frames,
         gaussians: this.stage.spark.activeSplats, inlineFilesLeft: this.source.left(),
       }),
     };
   }
-}
-
-// Draw and read back at once: the canvas keeps nothing after the browser has shown it.
-function picture(part, canvas) {
-  part.draw();
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }

@@ -18,11 +18,7 @@ class InlineSource {
 
   // A file can be taken once: its text leaves the page, so that it is not held beside what is made of it.
   async bytes(name) {
-    const element = document.querySelector(`${INLINE}[data-name="${CSS.escape(name)}"]`);
-    if (!element) throw new Error(`The page does not hold ${name}.`);
-    const text = element.textContent;
-    element.remove();
-    return decodeBase64(text);
+    return window.pano4dUnpack(name);
   }
 
   left() {
@@ -48,12 +44,4 @@ class ServedSource {
     if (!response || !response.ok) throw new Error(`${name} could not be fetched; is pano4d view still running?`);
     return response;
   }
-}
-
-function decodeBase64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
-  return bytes;
 }

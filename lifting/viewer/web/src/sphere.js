@@ -27,7 +27,7 @@ export class Sphere {
     this.video = document.createElement("video");
     Object.assign(this.video, { muted: true, playsInline: true, preload: "auto" });
     this.video.src = URL.createObjectURL(new Blob([bytes], { type: "video/mp4" }));
-    this.texture = new THREE.Texture(this.video);
+    this.texture = new THREE.VideoTexture(this.video);
     Object.assign(this.texture, { minFilter: THREE.LinearFilter, generateMipmaps: false, wrapS: THREE.RepeatWrapping });
     this.scene = new THREE.Scene();
     this.scene.add(new THREE.Mesh(new THREE.BoxGeometry(2, 2, 2), new THREE.ShaderMaterial({

@@ -7,7 +7,8 @@ const NONE = new Uint32Array(0);
 const BYTES_PER_SPLAT = 16;
 
 export class Stage {
-  constructor(canvas) {
+  constructor(canvas, has) {
+    this.has = has;
     // Splats overlap so softly that the canvas's own smoothing would only cost time.
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: false });
     this.renderer.setPixelRatio(Math.min(window.devicePixelRatio, 2));
@@ -50,6 +51,11 @@ export class Stage {
   async loadFrame(index, bytes, name) {
     this.moving[index] = await this.load(bytes, name);
     if (index === this.wanted) this.show(index);
+  }
+
+  // Whether there is a whole picture to draw; half of one would only delay it.
+  get complete() {
+    return this.draws > 0 || (!this.has.fixed || this.fixed) && (!this.has.moving || this.moving[this.wanted]);
   }
 
   show(index) {
