@@ -35,7 +35,7 @@ test-gpu: .venv/test.stamp
 # The viewer's tests need a headless Chromium; where none can be installed they say so and are skipped.
 .venv/chromium.stamp: | .venv/bin/python
 	@if command -v chromium-headless-shell || command -v chromium || command -v google-chrome; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium-headless-shell; } >/dev/null 2>&1 \
 	    || echo "chromium-headless-shell could not be installed: the viewer is not tested in a browser"; \
 	else echo "no Chromium, and not root with apt-get: the viewer is not tested in a browser"; fi

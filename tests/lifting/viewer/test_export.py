@@ -7,9 +7,11 @@ import re
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pano4d.cli import cli
 from pano4d.lifting.viewer.export import WEB, _escaped, export_html, pack_text
 from pano4d.lifting.viewer.scene_files import open_scene
 from pano4d.runtime.errors import OutputError
@@ -79,6 +81,12 @@ def test_an_earlier_file_stays_unless_told_otherwise(lettered, exported, tmp_pat
     with pytest.raises(OutputError, match="folder that exists"):
         export_html(lettered, None, tmp_path / "no" / "scene.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_prints_what_it_wrote(lettered, tmp_path):
+    done = CliRunner().invoke(cli, ["view", str(lettered), "--export", str(tmp_path / "scene.html"), "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.output)["bytes"] == (tmp_path / "scene.html").stat().st_size
 
 
 def test_the_bundle_is_made_of_these_sources():

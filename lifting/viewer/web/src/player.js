@@ -10,6 +10,8 @@ import { MODES, Timeline } from "./timeline.js";
 import { View } from "./view.js";
 
 const SAFE_SHARE = 0.25; // of the distance of what is near
+// A weak GPU lets nothing else happen while it draws the first picture, so the files come first if they take no longer.
+const PATIENCE_MS = 2000;
 const TABS = ["scene", "both", "video"];
 const byId = (id) => document.getElementById(id);
 
@@ -24,6 +26,7 @@ export class Player {
     this.readout = new Readout(byId("readout"));
     this.plan = new RangePlan(byId("plan"), byId("range"), this.view);
     this.loaded = 0;
+    this.times = {};
     this.waiting = [];
     this.last = performance.now();
     this.connect();
@@ -44,7 +47,12 @@ export class Player {
       const bytes = await source.bytes(name);
       all.push((frame < 0 ? stage.loadFixed(bytes, name) : stage.loadFrame(frame, bytes, name)).then(() => this.count(frame)));
     }
-    this.settled().then(() => document.body.classList.add("ready"));
+    this.settled().then(() => {
+      this.times.ready = performance.now();
+      document.body.classList.add("ready");
+    });
+    await Promise.race([Promise.all(all), new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+    this.drawing = true;
     await Promise.all(all);
   }
 
@@ -52,6 +60,7 @@ export class Player {
   count(frame) {
     if (frame >= 0) this.loaded += 1;
     if (!this.manifest.moving.length) this.loaded = this.frames;
+    if (this.loaded === this.frames) this.times.loaded = performance.now();
     this.label();
   }
 
@@ -167,12 +176,12 @@ export class Player {
       }
       this.plan.draw();
     }
-    if (presenting || (this.stage.dirty && this.stage.complete && this.tab !== "video")) {
+    if (presenting || (this.drawing && this.stage.dirty && this.stage.complete && this.tab !== "video")) {
       this.stage.draw();
       this.readout.count(now);
     }
     if (this.sphere && this.sphere.dirty && this.tab !== "scene") this.sphere.draw();
-    this.readout.draw(now, this.stage.memory());
+    this.readout.draw(now, () => this.stage.memory());
     if (this.waiting.length && this.isSettled()) this.waiting.splice(0).forEach((resolve) => resolve());
   }
 
@@ -231,6 +240,7 @@ export class Player {
       stats: () => ({
         ...this.stage.memory(), fps: this.readout.rate, draws: this.stage.draws, frames: this.frames,
         gaussians: this.stage.spark.activeSplats, inlineFilesLeft: this.source.left(),
+        loadedMs: this.times.loaded, readyMs: this.times.ready,
       }),
     };
   }

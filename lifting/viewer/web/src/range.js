@@ -29,7 +29,7 @@ export class RangePlan {
     this.you.setAttribute("transform", `translate(${x} ${-z}) rotate(${view.yaw})`);
     this.level.setAttribute("cy", y);
     this.svg.classList.toggle("limit", view.atLimit);
-    this.label.textContent = view.atLimit ? "edge of the safe range" : `safe range ${length(view.rangeM)}`;
+    this.label.textContent = view.atLimit ? "edge of safe range" : `safe range ${length(view.rangeM)}`;
   }
 }
 

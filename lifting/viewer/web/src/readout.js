@@ -17,10 +17,11 @@ export class Readout {
     return this.times.length * 1000 / WINDOW_MS;
   }
 
-  draw(now, memory) {
+  draw(now, measure) {
     if (now - this.written < 500) return;
     this.written = now;
     this.times = this.times.filter((time) => now - time < WINDOW_MS);
+    const memory = measure();
     const splats = memory.hostBytes + memory.gpuBytes + memory.drawingBytes;
     const heap = performance.memory ? `, page ${mib(performance.memory.usedJSHeapSize)}` : "";
     const rate = this.times.length ? `${this.rate.toFixed(this.rate < 10 ? 1 : 0)} fps` : "at rest";
