@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import threading
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pano4d.lifting.cameras import perspective_K, viewmat
+from pano4d.lifting.formats.ply import write_ply
 from pano4d.lifting.render import splat
 from pano4d.lifting.viewer.export import export_html
 from pano4d.lifting.viewer.scene_files import open_scene
@@ -216,29 +218,28 @@ def test_fingers_look_on_a_phone_and_nothing_hangs_out(browser, exported):
     context.close()
 
 
-def test_the_served_page_plays_too(browser, lettered, lettered_frames):
-    import threading
-
-    with SceneServer(open_scene(lettered)) as server:
+def test_the_served_page_plays_too(browser, exported, lettered, lettered_frames):
+    with SceneServer(open_scene(lettered, exported.parent / "video.mp4")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         context, page = _open(browser, server.url)
         shown, drawn = _look(page, lettered_frames[1], 1, 0, -20)
         assert _psnr(shown, drawn) >= LEAST_PSNR_DB
-        assert page.locator("#tab-video").is_disabled()
+        page.evaluate("pano4d.setTab('video')")
+        assert abs(_still(page, 0, 0, 0)[98:102, 158:162, 2].mean() - 60) < 8
+        assert all(url.startswith((server.url, "blob:", "data:")) for url in page.asked)
         assert not page.faults
         context.close()
         server.shutdown()
 
 
 def test_ply_files_play_too(browser, lettered_frames, tmp_path):
-    from pano4d.lifting.formats.ply import write_ply
-
     for i, frame in enumerate(lettered_frames):
         write_ply(tmp_path / f"frame_{i:04d}.ply", frame)
     export_html(tmp_path, None, tmp_path / "scene.html")
     context, page = _open(browser, (tmp_path / "scene.html").as_uri(), offline=True)
     shown, drawn = _look(page, lettered_frames[2], 2, 0, -20)
     assert _psnr(shown, drawn) >= LEAST_PSNR_DB
+    assert page.locator("#tab-video").is_disabled()
     context.close()
 
 
