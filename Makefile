@@ -13,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 demo: .venv/base.stamp
 	$(BIN)/pano4d generate examples/panorama.jpg --mask examples/panorama_mask.png --out out --overwrite
 
-test: .venv/test.stamp
+test: .venv/test.stamp .venv/chromium.stamp
 	$(BIN)/python -m pytest -q -m "not gpu"
 
 test-gpu: .venv/test.stamp
@@ -31,6 +31,15 @@ test-gpu: .venv/test.stamp
 	$(INSTALL) "$(TORCH)"
 	$(INSTALL) --editable ".[build,dev]"
 	@touch $@ .venv/base.stamp
+
+# The viewer's tests need a headless Chromium; where none can be installed they say so and are skipped.
+.venv/chromium.stamp: | .venv/bin/python
+	@if command -v chromium-headless-shell || command -v chromium || command -v google-chrome; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium-headless-shell; } >/dev/null 2>&1 \
+	    || echo "chromium-headless-shell could not be installed: the viewer is not tested in a browser"; \
+	else echo "no Chromium, and not root with apt-get: the viewer is not tested in a browser"; fi
+	@touch $@
 
 clean:
 	rm -rf .venv build dist out pano4d.egg-info .pytest_cache .hypothesis

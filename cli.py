@@ -293,6 +293,32 @@ def convert(source: Path, out: Path, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("scene", type=click.Path(path_type=Path))
+@_path_option("--export", help="Write one HTML file that needs no network and no pano4d, instead of serving.")
+@_path_option("--video", help="Panoramic video to show beside the scene, an MP4 file.  [default: the run's video.mp4]")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to serve on.  [default: any that is free]")
+@click.option("--no-browser", is_flag=True, help="Print the address, open nothing.")
+@_options(_overwrite, _talk)
+def view(scene: Path, export: Path | None, video: Path | None, port: int, no_browser: bool, overwrite: bool, as_json: bool,
+         quiet: bool) -> None:
+    """Look at a scene in a browser.
+
+    SCENE is the output folder of a run, a scene.p4d, a folder of PLY files, or one PLY file. The page is served on this
+    machine alone until Ctrl-C.
+    """
+    from pano4d.lifting.viewer.export import export_html
+    from pano4d.lifting.viewer.serve import serve
+
+    if export is None:
+        serve(scene, video=video, port=port, browser=not no_browser,
+              tell=lambda url: quiet or click.echo(json.dumps({"url": url}) if as_json else url))
+        return
+    figures = export_html(scene, video, export, overwrite=overwrite)
+    if not quiet:
+        _print(figures, as_json)
+
+
+@cli.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @_out
 @_path_option("--unet", help="Take the denoiser of this .safetensors file, such as AnimateLCM's.")

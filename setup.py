@@ -16,6 +16,7 @@ PACKAGES = [
     "pano4d.lifting",
     "pano4d.lifting.formats",
     "pano4d.lifting.optimize",
+    "pano4d.lifting.viewer",
     "pano4d.runtime",
     "pano4d.runtime.backends",
     "pano4d.runtime.kernels",
@@ -30,7 +31,7 @@ EXTRAS = {
     "gpu": CUDA,
     "tensorrt": [*CUDA, "tensorrt-cu13>=10.16,<12"],
     "lift": [TORCH, "gsplat>=1.5,<2", "transformers>=4.56,<6"],
-    "dev": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "scipy>=1.13,<2", *CUDA],
+    "dev": ["pytest>=8.3,<10", "hypothesis>=6.100,<7", "scipy>=1.13,<2", "playwright>=1.50,<2", *CUDA],
 }
 
 
@@ -53,7 +54,11 @@ setup(
     python_requires=">=3.11",
     package_dir={"pano4d": "."},
     packages=PACKAGES,
-    package_data={"pano4d.runtime": ["demo/*", "demo/*/*"], "pano4d.runtime.kernels": ["*.cu", "*.cuh"]},
+    package_data={
+        "pano4d.runtime": ["demo/*", "demo/*/*"],
+        "pano4d.runtime.kernels": ["*.cu", "*.cuh"],
+        "pano4d.lifting.viewer": ["web/index.html", "web/style.css", "web/start.js", "web/viewer.js", "web/LICENSES.txt"],
+    },
     include_package_data=False,
     install_requires=[
         "numpy>=1.26,<3",

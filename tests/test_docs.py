@@ -11,7 +11,7 @@ COMMANDS = sorted(cli.commands)
 
 
 def test_the_commands_are_those_of_the_design():
-    assert COMMANDS == ["animate", "build", "convert", "doctor", "generate", "inspect", "lift", "render"]
+    assert COMMANDS == ["animate", "build", "convert", "doctor", "generate", "inspect", "lift", "render", "view"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
