@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pano4d.lifting.formats.ply import read_ply, to_rows, write_rows
-from pano4d.lifting.render_job import find_splats, near_distance
+from pano4d.lifting.formats.ply import to_rows, write_rows
+from pano4d.lifting.render_job import near_distance
 from pano4d.lifting.render_settings import SCENE_FPS
+from pano4d.lifting.scene_files import find_scene
 from pano4d.runtime.errors import InputError
 
 CONTAINER, VIDEO = "scene.p4d", "video.mp4"
@@ -117,15 +118,15 @@ def _checked(path: Path, text: bytes) -> dict:
 
 def _from_ply(path: Path) -> tuple[dict, Callable[[str], bytes]]:
     """Make a scene of one PLY file for each frame; the rows that all begin with are taken once."""
-    files, fps = find_splats(path)
-    first = read_ply(files[0])
+    frames, fps = find_scene(path)
+    first = frames.frame(0)
     fixed = common = to_rows(first)
-    for file in files[1:]:
-        common = common[: _same_rows(common, to_rows(read_ply(file)))]
-    count = len(common) if len(files) > 1 else len(fixed)
+    for number in range(1, len(frames)):
+        common = common[: _same_rows(common, to_rows(frames.frame(number)))]
+    count = len(common) if len(frames) > 1 else len(fixed)
     distances = np.linalg.norm(first.means, axis=1)
-    moving = [{"file": f"moving_{i:04d}.ply"} for i in range(len(files) if len(files) > 1 else 0)]
-    manifest = {"format": "p4d", "schema_version": SCHEMA_VERSION, "fps": fps or SCENE_FPS, "frames": len(files),
+    moving = [{"file": f"moving_{i:04d}.ply"} for i in range(len(frames) if len(frames) > 1 else 0)]
+    manifest = {"format": "p4d", "schema_version": SCHEMA_VERSION, "fps": fps or SCENE_FPS, "frames": len(frames),
                 "axes": "x right, y down, z forward", "units": "metre", "near_m": near_distance(first),
                 "median_m": float(np.median(distances)) if len(distances) else 0.0,
                 "static": {"file": "static.ply"} if count else None, "moving": moving}
@@ -133,7 +134,7 @@ def _from_ply(path: Path) -> tuple[dict, Callable[[str], bytes]]:
     def read(name: str) -> bytes:
         if name == "static.ply":
             return _ply_bytes(fixed[:count])
-        return _ply_bytes(to_rows(read_ply(files[int(name[7:11])]))[count:])
+        return _ply_bytes(to_rows(frames.frame(int(name[7:11])))[count:])
 
     return manifest, read
 
