@@ -104,6 +104,8 @@ def _checked(path: Path, text: bytes) -> dict:
         manifest = json.loads(text)
         version = manifest["schema_version"]
         parts = [*([manifest["static"]] if manifest.get("static") else []), *manifest["moving"]]
+        if any(part["file"].endswith(".delta") for part in parts):
+            raise InputError(f"{path} stores frames as deltas, which the viewer does not play; write it without --deltas.")
         sound = manifest["format"] == "p4d" and manifest["frames"] >= 1 and manifest["fps"] > 0 and parts
         sound = sound and len(manifest["moving"]) in (0, manifest["frames"])
         sound = sound and all(_SAFE_NAME.fullmatch(part["file"]) for part in parts)

@@ -36,7 +36,7 @@ def sky(count: int = 1500, distance_m: float = 6.0) -> Gaussians:
     return _blobs(means, 0.3 + 0.25 * means / distance_m, 1.4 * distance_m * np.sqrt(4 * np.pi / count) / 2, 0.98)
 
 
-def moving(frame: int) -> Gaussians:
+def _moving(frame: int) -> Gaussians:
     """A red patch below the N that goes to the right, a step each frame."""
     grid = np.stack(np.meshgrid(np.linspace(-0.3, 0.3, 9), np.linspace(-0.3, 0.3, 9)), -1).reshape(-1, 2)
     means = np.column_stack([grid[:, 0] + 0.9 * (frame - 1), grid[:, 1] + 1.2, np.full(len(grid), 2.5)])
@@ -71,7 +71,7 @@ def to_spz(g: Gaussians) -> bytes:
     return gzip.compress(header + b"".join(np.ascontiguousarray(part).tobytes() for part in parts), 6)
 
 
-def write_scene(folder: Path, static: Gaussians | None, frames: list[Gaussians], fps: float = 7.0) -> Path:
+def _write_scene(folder: Path, static: Gaussians | None, frames: list[Gaussians], fps: float = 7.0) -> Path:
     """Write a scene.p4d as a folder."""
     folder.mkdir(parents=True)
 
@@ -82,7 +82,7 @@ def write_scene(folder: Path, static: Gaussians | None, frames: list[Gaussians],
 
     manifest = {"format": "p4d", "schema_version": 1, "generator": "pano4d", "fps": fps, "frames": max(len(frames), 1),
                 "axes": "x right, y down, z forward", "units": "metre", "up": [0, -1, 0], "near_m": 2.4, "median_m": 6.0,
-                "static": part("static.spz", static) if static else None,
+                "static": part("static.spz", static) if static is not None else None,
                 "moving": [part(f"moving_{i:04d}.spz", g) for i, g in enumerate(frames)]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
@@ -97,11 +97,29 @@ def letters() -> Gaussians:
 def lettered(tmp_path_factory) -> Path:
     """An output folder with scene.p4d: letters all around, and a red patch that moves."""
     out = tmp_path_factory.mktemp("lettered")
-    write_scene(out / "scene.p4d", letters(), [moving(i) for i in range(FRAMES)])
+    _write_scene(out / "scene.p4d", letters(), [_moving(i) for i in range(FRAMES)])
     return out
 
 
 @pytest.fixture(scope="session")
 def lettered_frames() -> list[Gaussians]:
     """The same scene as one set of Gaussians for each frame."""
-    return [concatenate([letters(), moving(i)]) for i in range(FRAMES)]
+    return [concatenate([letters(), _moving(i)]) for i in range(FRAMES)]
+
+
+@pytest.fixture(scope="session")
+def write_scene():
+    """Writes a scene.p4d."""
+    return _write_scene
+
+
+@pytest.fixture(scope="session")
+def patch():
+    """Gives the red patch of a frame."""
+    return _moving
+
+
+@pytest.fixture(scope="session")
+def empty() -> Gaussians:
+    """No Gaussians at all."""
+    return _blobs(np.zeros((0, 3)), np.zeros((0, 3)), 1.0, 1.0)

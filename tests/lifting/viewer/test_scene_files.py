@@ -62,6 +62,7 @@ def test_one_ply_file_is_a_scene_that_stays(lettered_frames, tmp_path):
     ({"format": "else"}, "not that of a scene"),
     ({"frames": 5}, "not that of a scene"),
     ({"moving": [{"file": "../../secret.spz"}] * 3}, "not that of a scene"),
+    ({"moving": [{"file": "moving_0000.delta"}] * 3}, "without --deltas"),
     ({"moving": 3}, "damaged"),
 ])
 def test_a_manifest_that_cannot_be_played_is_refused(lettered, tmp_path, change, word):

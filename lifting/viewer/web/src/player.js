@@ -21,7 +21,7 @@ export class Player {
     this.frames = Math.max(manifest.frames, 1);
     this.timeline = new Timeline(this.frames, manifest.fps || 7);
     this.view = new View(SAFE_SHARE * (manifest.near_m || 1));
-    this.stage = new Stage(byId("splats"), { fixed: manifest.static, moving: manifest.moving.length > 0 });
+    this.stage = new Stage(byId("splats"), { fixed: manifest.static && manifest.static.gaussians !== 0, moving: manifest.moving.length > 0 });
     this.sphere = null;
     this.readout = new Readout(byId("readout"));
     this.plan = new RangePlan(byId("plan"), byId("range"), this.view);
@@ -40,11 +40,12 @@ export class Player {
     const { stage, manifest, source } = this;
     const files = manifest.moving.map(({ file }) => file);
     stage.show(0);
-    const names = [...(manifest.static ? [manifest.static.file] : []), ...files];
+    const names = [...(this.stage.has.fixed ? [manifest.static.file] : []), ...files];
     const all = [];
     for (const [i, name] of names.entries()) {
       const frame = i - (names.length - files.length);
-      const bytes = await source.bytes(name);
+      const empty = frame >= 0 && manifest.moving[frame].gaussians === 0;
+      const bytes = empty ? null : await source.bytes(name);
       all.push((frame < 0 ? stage.loadFixed(bytes, name) : stage.loadFrame(frame, bytes, name)).then(() => this.count(frame)));
     }
     this.settled().then(() => {

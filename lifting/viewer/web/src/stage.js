@@ -28,9 +28,9 @@ export class Stage {
     this.wanted = -1;
   }
 
-  // Decode one file; its splats are packed here, and nowhere else.
+  // Decode one file; its splats are packed here, and nowhere else. Without bytes the frame is empty: one splat that no one sees.
   async load(bytes, name) {
-    const packed = new PackedSplats({ fileBytes: bytes, fileName: name });
+    const packed = new PackedSplats(bytes ? { fileBytes: bytes, fileName: name } : { construct: addUnseen });
     this.packs += 1;
     await packed.initialized;
     const mesh = new SplatMesh({ packedSplats: packed, editable: false, raycastable: false, enableLod: false });
@@ -107,6 +107,11 @@ export class Stage {
       textures: this.renderer.info.memory.textures,
     };
   }
+}
+
+function addUnseen(packed) {
+  const [at, size] = [new THREE.Vector3(0, 0, 1), new THREE.Vector3(0.01, 0.01, 0.01)];
+  packed.pushSplat(at, size, new THREE.Quaternion(), 0, new THREE.Color(0, 0, 0));
 }
 
 // Drop the host's copy of a frame when the GPU has its own.
