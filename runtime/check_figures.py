@@ -60,7 +60,7 @@ FIGURES = (
            (*_AGAINST, "mask", "still", "lossless")),
     Figure("ws_psnr_db", "dB", "min", "the input is changed outside the mask",
            "10 log10(255² / (Σ w (I - input)² / Σ w)) outside the mask, w = cos(latitude); at most 100",
-           "Sun, Lu, Yu 2017, IEEE SPL 24(9), eq. 5 to 8", 35.0, None, (*_AGAINST, "mask", "still")),
+           "Sun, Lu, Yu 2017, IEEE Signal Processing Letters 24(9)", 35.0, None, (*_AGAINST, "mask", "still")),
     Figure("ws_ssim", "", "min", "structure is changed outside the mask",
            "Σ w SSIM / Σ w outside the mask, w = cos(latitude), SSIM of the luminance, 11 pixels, σ 1.5",
            "Zhou et al. 2018, ICSP; SSIM: Wang et al. 2004, eq. 13", 0.95, None, (*_AGAINST, "mask", "still")),

@@ -5,8 +5,8 @@ With T frames I and a fade of k = T // 2 of them, frame T - 1 - k + j, j = 1 to 
     (1 - a) I + a I[0]        a = j / (k + 1)
 
 so that the step from the last frame to the first is as large as those of the fade. The first frame stays the input, the
-number of frames stays, and what does not move stays bit for bit. A model that is told its first frame takes no shift in
-time: the frame that comes to lie there is drawn to the input at that step, wherever in the video it is.
+number of frames stays, and what does not move stays bit for bit. What else was tried, and measured, is in
+``docs/loop.md``: shifting the video in time from step to step fails with a model that is told its first frame.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 A row of an equirectangular picture counts by the area that it covers, w(row) = cos(latitude) = sin((row + 0.5) pi / H)
 (Sun, Lu and Yu, "Weighted-to-Spherically-Uniform Quality Evaluation for Omnidirectional Video", IEEE Signal Processing
-Letters 24(9), 2017, eq. 5 and 6). Each figure is one number a frame.
+Letters 24(9), 2017). Each figure is one number a frame.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def row_weights(height: int) -> np.ndarray:
 
 
 def ws_psnr(frames: np.ndarray, reference: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Measure the peak signal-to-noise ratio by area on the sphere (Sun et al. 2017, eq. 7 and 8).
+    """Measure the peak signal-to-noise ratio by area on the sphere (Sun et al. 2017).
 
         WMSE = sum w (I - R)^2 / sum w        WS-PSNR = 10 log10(255^2 / WMSE)
 
@@ -50,8 +50,8 @@ def squared_error(frame: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def ws_ssim(frames: np.ndarray, reference: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Measure structural similarity by area on the sphere: sum w SSIM / sum w.
 
-    The weighting is that of WS-PSNR, as Zhou, Yu, Ma, Yang and Wang, "Weighted-to-Spherically-Uniform SSIM Objective
-    Quality Evaluation for Panoramic Video" (ICSP 2018) put it; the map is `ssim_map`.
+    The weighting is that of WS-PSNR, as in Zhou et al., "Weighted-to-Spherically-Uniform SSIM Objective Quality Evaluation
+    for Panoramic Video" (ICSP 2018); the map is `ssim_map`.
 
     Args:
         frames: uint8 [T, H, W, 3].

@@ -30,7 +30,7 @@ def test_ws_psnr_of_a_known_difference(step):
 
 
 def test_ws_psnr_counts_by_area():
-    """A fault above 30 degrees north lies in three eighths of the rows' number, and in a quarter of the sphere."""
+    """A fault above 30 degrees north lies in a third of the rows, and in a quarter of the sphere."""
     flat = np.full((90, 180, 3), 90, np.uint8)
     faulty = flat.copy()
     faulty[:30] += 10
