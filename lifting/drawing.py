@@ -49,6 +49,36 @@ class NumpyRenderer:
         return np.stack([coverage(self._gaussians, view, K, width, height) for view in viewmats])
 
 
+def choose_device(device: str = "auto") -> str:
+    """Decide where torch works on a scene.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+
+    Returns:
+        "cuda" where torch sees a GPU, unless the CPU was asked for; else "cpu".
+
+    Raises:
+        SettingsError: No such device, or no GPU that torch can use.
+    """
+    if device not in DEVICES:
+        raise SettingsError(f"--device is {device!r}; use {', '.join(DEVICES)}.")
+    if device != "cpu" and has_torch():
+        from pano4d.lifting.torch_drawing import sees_gpu
+
+        if sees_gpu():
+            return "cuda"
+    if device == "cuda":
+        raise SettingsError("--device cuda needs an NVIDIA GPU and a torch that sees it; give --device cpu or install "
+                            "pano4d[lift] on a machine with a GPU.")
+    return "cpu"
+
+
+def has_torch() -> bool:
+    """Tell whether torch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def open_renderer(device: str = "auto") -> Renderer:
     """Choose the fastest renderer that this machine has.
 
@@ -61,16 +91,9 @@ def open_renderer(device: str = "auto") -> Renderer:
     Raises:
         SettingsError: No such device, or no GPU that torch can use.
     """
-    if device not in DEVICES:
-        raise SettingsError(f"--device is {device!r}; use {', '.join(DEVICES)}.")
-    if importlib.util.find_spec("torch"):
-        from pano4d.lifting.torch_drawing import TorchRenderer, sees_gpu
-
-        if device == "cpu" or device == "auto" and not sees_gpu():
-            return TorchRenderer("cpu")
-        if sees_gpu():
-            return TorchRenderer("cuda")
-    elif device != "cuda":
+    where = choose_device(device)
+    if not has_torch():
         return NumpyRenderer()
-    raise SettingsError("--device cuda needs an NVIDIA GPU and a torch that sees it; give --device cpu or install "
-                        "pano4d[lift] on a machine with a GPU.")
+    from pano4d.lifting.torch_drawing import TorchRenderer
+
+    return TorchRenderer(where)

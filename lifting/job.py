@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pano4d.lifting.container import ContainerWriter
+from pano4d.lifting import drawing
 from pano4d.lifting.distances import Distances, from_maps, unchanging
 from pano4d.lifting.drawing import DEVICES
 from pano4d.lifting.formats.ply import to_rows, write_rows
@@ -127,24 +128,15 @@ def choose_device(settings: LiftSettings) -> tuple[str, int]:
     Raises:
         SettingsError: torch or a GPU is needed and is not there, or there is no such device.
     """
-    if settings.device not in DEVICES:
-        raise SettingsError(f"--device is {settings.device!r}; use {', '.join(DEVICES)}.")
-    if settings.iterations == 0:
+    if settings.device in DEVICES and settings.iterations == 0:
         return "cpu", 0
-    has_torch, on_gpu = importlib.util.find_spec("torch") is not None, False
-    if has_torch and settings.device != "cpu":
-        from pano4d.lifting.torch_drawing import sees_gpu
-
-        on_gpu = sees_gpu()
-    if settings.device == "cuda" and not on_gpu:
-        raise SettingsError("--device cuda needs an NVIDIA GPU and a torch that sees it; give --device cpu or install "
-                            "pano4d[lift] on a machine with a GPU.")
+    where = drawing.choose_device(settings.device)
     if settings.iterations is None:
-        fast = on_gpu and importlib.util.find_spec("gsplat") is not None
+        fast = where == "cuda" and importlib.util.find_spec("gsplat") is not None
         return ("cuda", DEFAULT_ITERATIONS) if fast else ("cpu", 0)
-    if not has_torch:
+    if not drawing.has_torch():
         raise SettingsError("--iterations needs torch: pip install 'pano4d[lift]', or give --iterations 0.")
-    return "cuda" if on_gpu else "cpu", settings.iterations
+    return where, settings.iterations
 
 
 def _open_optimizer(frames: np.ndarray, mask: np.ndarray, distances: Distances, layers: Layers, iterations: int, where: str,

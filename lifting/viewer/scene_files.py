@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pano4d.lifting.formats.p4d_manifest import AXES, FORMAT, SCHEMA_VERSION, UNITS
 from pano4d.lifting.formats.ply import to_rows, write_rows
 from pano4d.lifting.render_job import near_distance
 from pano4d.lifting.render_settings import SCENE_FPS
@@ -17,7 +18,6 @@ from pano4d.lifting.scene_files import find_scene
 from pano4d.runtime.errors import InputError
 
 CONTAINER, VIDEO = "scene.p4d", "video.mp4"
-SCHEMA_VERSION = 1
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.(spz|ply)")
 
@@ -106,7 +106,7 @@ def _checked(path: Path, text: bytes) -> dict:
         parts = [*([manifest["static"]] if manifest.get("static") else []), *manifest["moving"]]
         if any(part["file"].endswith(".delta") for part in parts):
             raise InputError(f"{path} stores frames as deltas, which the viewer does not play; write it without --deltas.")
-        sound = manifest["format"] == "p4d" and manifest["frames"] >= 1 and manifest["fps"] > 0 and parts
+        sound = manifest["format"] == FORMAT and manifest["frames"] >= 1 and manifest["fps"] > 0 and parts
         sound = sound and len(manifest["moving"]) in (0, manifest["frames"])
         sound = sound and all(_SAFE_NAME.fullmatch(part["file"]) for part in parts)
     except (ValueError, KeyError, TypeError) as error:
@@ -128,8 +128,8 @@ def _from_ply(path: Path) -> tuple[dict, Callable[[str], bytes]]:
     count = len(common) if len(frames) > 1 else len(fixed)
     distances = np.linalg.norm(first.means, axis=1)
     moving = [{"file": f"moving_{i:04d}.ply"} for i in range(len(frames) if len(frames) > 1 else 0)]
-    manifest = {"format": "p4d", "schema_version": SCHEMA_VERSION, "fps": fps or SCENE_FPS, "frames": len(frames),
-                "axes": "x right, y down, z forward", "units": "metre", "near_m": near_distance(first),
+    manifest = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "fps": fps or SCENE_FPS, "frames": len(frames),
+                "axes": AXES, "units": UNITS, "near_m": near_distance(first),
                 "median_m": float(np.median(distances)) if len(distances) else 0.0,
                 "static": {"file": "static.ply"} if count else None, "moving": moving}
 
