@@ -77,7 +77,7 @@ TECHNIQUES = (
 
 
 class PeakMemory:
-    """Watch the memory in use on the whole GPU, every few milliseconds, while a block runs."""
+    """Watch the memory in use on the whole GPU, fifty times a second, while a block runs: it takes turns with Python."""
 
     def __init__(self) -> None:
         self.gib, self._done = 0.0, threading.Event()
@@ -92,7 +92,7 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._done.wait(0.005):
+        while not self._done.wait(0.02):
             free, total = torch.cuda.mem_get_info()
             self.gib = max(self.gib, (total - free) / 2**30)
 

@@ -22,6 +22,7 @@ from pano4d.lifting.optimize.views import ViewSampler, Views, view_size
 
 Report = Callable[[int, int, float], None]
 _REPORT_EVERY = 20
+_NARROW_FOV_DEG = 42.0  # of views of what moves, which is small: half the side, a quarter of the pixels
 _SAME_PLACE = 0.03  # of log distance: closer than this, a rendered surface is the one that the panorama shows
 
 
@@ -223,7 +224,8 @@ class MovingOptimizer:
         if self.before is not None:
             trained.follow(self.before)
         towards = torch.nn.functional.normalize(torch.from_numpy(gaussians.means), dim=-1)
-        sampler = ViewSampler(view_size(self._width), self._reach_m, self._settings.seed + 1 + frame, self._device, towards)
+        size, seed = view_size(self._width, _NARROW_FOV_DEG), self._settings.seed + 1 + frame
+        sampler = ViewSampler(size, self._reach_m, seed, self._device, towards, _NARROW_FOV_DEG)
         _run(Scene(self._rasterization, trained, self._still), trained, sampler, target, self._settings,
              self._settings.steps_of_frame(frame), self.before, report)
         return trained
