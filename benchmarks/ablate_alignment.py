@@ -113,8 +113,10 @@ def measure(truth: np.ndarray, moving: np.ndarray, kind: str, geometry: str, see
     Returns:
         Errors of still pixels and, over all frames, of moving ones, aligned and perfect, ``ratio`` and ``moving_ratio``;
         ``static_drift`` and ``drift``, the largest over the smallest median ratio to the truth less 1, over frames, of
-        still and of moving pixels, ``perfect_drift``, that of moving pixels with the noise alone, which they move through,
-        and ``scale_drift``, the same of the ratio of aligned to perfect; ``seconds``; and alignment's own figures.
+        still and of moving pixels; ``perfect_drift``, that of moving pixels with the noise alone; ``path_drift``, the same
+        of the ratio of aligned to perfect, in which what moves comes past places that are wrong by different amounts; and
+        ``scale_drift``, that of the same ratio over each pixel's own median in time: what changes at one and the same
+        place; ``seconds``; and alignment's own figures.
     """
     layout, size = icosahedron_faces(80), 14 * int(np.ceil(0.267 * truth.shape[2] / 14))
     cosines, share = ray_cosines(layout, size), np.repeat(row_solid_angles(*truth.shape[1:])[:, None], truth.shape[2], 1)
@@ -139,13 +141,21 @@ def measure(truth: np.ndarray, moving: np.ndarray, kind: str, geometry: str, see
             "moving_absrel": float(moved[0]), "moving_perfect_absrel": float(moved[1]),
             "moving_ratio": float(moved[0] / moved[1]),
             "static_drift": drift(ours, truth[:1].repeat(len(truth), 0), ~moving), "drift": drift(ours, truth, moving),
-            "scale_drift": drift(ours, frames, moving), "perfect_drift": drift(frames, truth, moving), "seconds": round(seconds, 2), **figures}
+            "scale_drift": scale_drift(ours, frames, moving), "path_drift": drift(ours, frames, moving),
+            "perfect_drift": drift(frames, truth, moving), "seconds": round(seconds, 2), **figures}
 
 
 def drift(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray], where: np.ndarray) -> float:
     """Tell how much the median ratio of maps to others changes over frames."""
     ratios = [np.median((distance / true)[where]) for distance, true in zip(maps, truth)]
     return float(max(ratios) / min(ratios) - 1)
+
+
+def scale_drift(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray], where: np.ndarray) -> float:
+    """Tell how much the scale of maps changes over frames, whatever a place's own error is."""
+    ratios = np.log([(distance / true)[where] for distance, true in zip(maps, truth)])
+    frames = np.median(ratios - np.median(ratios, axis=0), axis=1)
+    return float(np.expm1(np.ptp(frames)))
 
 
 def scene_truth(name: str, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -148,6 +148,23 @@ def onnx_table() -> str:
         for row in rows])
 
 
+def alignment_table() -> str:
+    """Make the table of aligned depth from ``results/alignment.json``."""
+    rows = json.loads((RESULTS / "alignment.json").read_text())["rows"]
+    groups = {"metric and scale-invariant, z": [row for row in rows if row["kind"] != "affine-inverse"],
+              "affine-inverse, z": [row for row in rows if (row["kind"], row["geometry"]) == ("affine-inverse", "z")],
+              "affine-inverse, ray": [row for row in rows if (row["kind"], row["geometry"]) == ("affine-inverse", "ray")]}
+
+    def told(group: list[dict], name: str, form: str) -> str:
+        values = [row[name] for row in group]
+        return f"{sum(values) / len(values):{form}}, {max(values):{form}}"
+
+    head = ("kind, geometry", "runs", "ratio, mean and worst", "of what moves", "scale drift", "path drift")
+    return _table(head, [(name, f"{len(group)}", told(group, "ratio", ".2f"), told(group, "moving_ratio", ".2f"),
+                          told(group, "scale_drift", ".2%"), told(group, "path_drift", ".2%"))
+                         for name, group in groups.items()])
+
+
 def container_table() -> str:
     """Make the table of a scene's forms from ``results/container.json``."""
     result = json.loads((RESULTS / "container.json").read_text())
@@ -166,6 +183,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "stages": (RESULTS / "stages.json", stages_table),
     "layouts": (RESULTS / "layouts.json", layouts_table),
     "onnx": (RESULTS / "onnx.json", onnx_table),
+    "alignment": (RESULTS / "alignment.json", alignment_table),
     "container": (RESULTS / "container.json", container_table),
 }
 
