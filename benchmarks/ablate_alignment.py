@@ -44,6 +44,11 @@ def cut(maps: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     return maps[:, row, column]
 
 
+def noise_of(kind: str) -> EstimatorNoise:
+    """Give the errors of an estimator of a kind."""
+    return EstimatorNoise() if kind == "affine-inverse" else EstimatorNoise(shift_share=0.0)
+
+
 def estimated(truth: np.ndarray, cosines: np.ndarray, kind: str, geometry: str,
               seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Play an estimator.
@@ -59,7 +64,7 @@ def estimated(truth: np.ndarray, cosines: np.ndarray, kind: str, geometry: str,
         What it says, and distances with the noise alone, float32 [T, V, s, s] each.
     """
     affine, factor = kind == "affine-inverse", cosines if geometry == "z" else np.ones_like(cosines)
-    noise = EstimatorNoise() if affine else EstimatorNoise(shift_share=0.0)
+    noise = noise_of(kind)
     alone = replace(noise, scale_sigma=0.0, shift_share=0.0, jitter_sigma=0.0)
     said, noisy = np.empty_like(truth), np.empty_like(truth)
     for v in range(truth.shape[1]):
