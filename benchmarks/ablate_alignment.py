@@ -44,6 +44,11 @@ def cut(maps: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     return maps[:, row, column]
 
 
+def noise_of(kind: str) -> EstimatorNoise:
+    """Give the errors of an estimator of a kind."""
+    return EstimatorNoise() if kind == "affine-inverse" else EstimatorNoise(shift_share=0.0)
+
+
 def estimated(truth: np.ndarray, cosines: np.ndarray, kind: str, geometry: str,
               seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Play an estimator.
@@ -59,7 +64,7 @@ def estimated(truth: np.ndarray, cosines: np.ndarray, kind: str, geometry: str,
         What it says, and distances with the noise alone, float32 [T, V, s, s] each.
     """
     affine, factor = kind == "affine-inverse", cosines if geometry == "z" else np.ones_like(cosines)
-    noise = EstimatorNoise() if affine else EstimatorNoise(shift_share=0.0)
+    noise = noise_of(kind)
     alone = replace(noise, scale_sigma=0.0, shift_share=0.0, jitter_sigma=0.0)
     said, noisy = np.empty_like(truth), np.empty_like(truth)
     for v in range(truth.shape[1]):
@@ -113,8 +118,10 @@ def measure(truth: np.ndarray, moving: np.ndarray, kind: str, geometry: str, see
     Returns:
         Errors of still pixels and, over all frames, of moving ones, aligned and perfect, ``ratio`` and ``moving_ratio``;
         ``static_drift`` and ``drift``, the largest over the smallest median ratio to the truth less 1, over frames, of
-        still and of moving pixels, ``perfect_drift``, that of moving pixels with the noise alone, which they move through,
-        and ``scale_drift``, the same of the ratio of aligned to perfect; ``seconds``; and alignment's own figures.
+        still and of moving pixels; ``perfect_drift``, that of moving pixels with the noise alone; ``path_drift``, the same
+        of the ratio of aligned to perfect, in which what moves comes past places that are wrong by different amounts; and
+        ``scale_drift``, that of the same ratio over each pixel's own median in time: what changes at one and the same
+        place; ``seconds``; and alignment's own figures.
     """
     layout, size = icosahedron_faces(80), 14 * int(np.ceil(0.267 * truth.shape[2] / 14))
     cosines, share = ray_cosines(layout, size), np.repeat(row_solid_angles(*truth.shape[1:])[:, None], truth.shape[2], 1)
@@ -139,13 +146,21 @@ def measure(truth: np.ndarray, moving: np.ndarray, kind: str, geometry: str, see
             "moving_absrel": float(moved[0]), "moving_perfect_absrel": float(moved[1]),
             "moving_ratio": float(moved[0] / moved[1]),
             "static_drift": drift(ours, truth[:1].repeat(len(truth), 0), ~moving), "drift": drift(ours, truth, moving),
-            "scale_drift": drift(ours, frames, moving), "perfect_drift": drift(frames, truth, moving), "seconds": round(seconds, 2), **figures}
+            "scale_drift": scale_drift(ours, frames, moving), "path_drift": drift(ours, frames, moving),
+            "perfect_drift": drift(frames, truth, moving), "seconds": round(seconds, 2), **figures}
 
 
 def drift(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray], where: np.ndarray) -> float:
     """Tell how much the median ratio of maps to others changes over frames."""
     ratios = [np.median((distance / true)[where]) for distance, true in zip(maps, truth)]
     return float(max(ratios) / min(ratios) - 1)
+
+
+def scale_drift(maps: Sequence[np.ndarray], truth: Sequence[np.ndarray], where: np.ndarray) -> float:
+    """Tell how much the scale of maps changes over frames, whatever a place's own error is."""
+    ratios = np.log([(distance / true)[where] for distance, true in zip(maps, truth)])
+    frames = np.median(ratios - np.median(ratios, axis=0), axis=1)
+    return float(np.expm1(np.ptp(frames)))
 
 
 def scene_truth(name: str, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -106,8 +106,13 @@ class Scene:
         Raises:
             IndexError: There is no such frame.
         """
+        return self.views([frame], viewmat, K, width, height, samples)[0]
+
+    def views(self, frames: Sequence[int], viewmat: np.ndarray, K: np.ndarray, width: int, height: int,
+              samples: int = 2) -> list[Picture]:
+        """Render a perspective view of several frames, what stands only once; the same as ``view`` gives one by one."""
         viewmat, K = (np.asarray(torch.as_tensor(m).cpu(), np.float64) for m in (viewmat, K))
-        return self._renderer.render(PerspectiveCamera(viewmat, K, width, height), [frame], samples)[0]
+        return self._renderer.render(PerspectiveCamera(viewmat, K, width, height), frames, samples)
 
     def moving(self, height: int, samples: int = 2, pictures: Sequence[Picture] | None = None) -> torch.Tensor:
         """Tell where a panorama changes.

@@ -148,6 +148,46 @@ def onnx_table() -> str:
         for row in rows])
 
 
+def lifting_table() -> str:
+    """Make the table of lifting, ours and the original's, from ``results/lifting.json``."""
+    result = json.loads((RESULTS / "lifting.json").read_text())
+    names = {"ours": "ours", "ours_full": "ours, one Gaussian a pixel", "baseline": "the original's",
+             "ours_true": "ours, true distances", "baseline_true": "the original's, true distances"}
+    head = ("lifting", "scenes", "seconds", "times faster", "peak GiB", "PSNR in the centre, 5 % and 10 % off, dB", "SSIM",
+            "holes", "flicker")
+
+    def told(row: dict, figure: str, form: str) -> str:
+        return " ".join(f"{row[figure][place]:{form}}" for place in ("center", "off5", "off10"))
+
+    rows = []
+    for run, name in names.items():
+        row = result.get(run)
+        if row:
+            name = f"{name}, {row['gaussians']:,.0f} Gaussians" if run in ("ours", "baseline") else name
+            times = f"{result['baseline']['seconds'] / row['seconds']:.0f}" if run.startswith("ours") and "baseline" in result else ""
+            rows.append((name, f"{len(row['scenes'])}", f"{row['seconds']:.0f}", times, f"{row['peak_gib']:.1f}",
+                         told(row, "psnr_db", ".2f"), told(row, "ssim", ".3f"), told(row, "holes", ".2%"),
+                         f"{row['flicker']:.2f}" if "flicker" in row else ""))
+    return _table(head, rows)
+
+
+def alignment_table() -> str:
+    """Make the table of aligned depth from ``results/alignment.json``."""
+    rows = json.loads((RESULTS / "alignment.json").read_text())["rows"]
+    groups = {"metric and scale-invariant, z": [row for row in rows if row["kind"] != "affine-inverse"],
+              "affine-inverse, z": [row for row in rows if (row["kind"], row["geometry"]) == ("affine-inverse", "z")],
+              "affine-inverse, ray": [row for row in rows if (row["kind"], row["geometry"]) == ("affine-inverse", "ray")]}
+
+    def told(group: list[dict], name: str, form: str) -> str:
+        values = [row[name] for row in group]
+        return f"{sum(values) / len(values):{form}}, {max(values):{form}}"
+
+    head = ("kind, geometry", "runs", "ratio, mean and worst", "of what moves", "scale drift", "path drift")
+    return _table(head, [(name, f"{len(group)}", told(group, "ratio", ".2f"), told(group, "moving_ratio", ".2f"),
+                          told(group, "scale_drift", ".2%"), told(group, "path_drift", ".2%"))
+                         for name, group in groups.items()])
+
+
 def container_table() -> str:
     """Make the table of a scene's forms from ``results/container.json``."""
     result = json.loads((RESULTS / "container.json").read_text())
@@ -166,16 +206,21 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "stages": (RESULTS / "stages.json", stages_table),
     "layouts": (RESULTS / "layouts.json", layouts_table),
     "onnx": (RESULTS / "onnx.json", onnx_table),
+    "lifting": (RESULTS / "lifting.json", lifting_table),
+    "alignment": (RESULTS / "alignment.json", alignment_table),
     "container": (RESULTS / "container.json", container_table),
 }
 
 
 def filled(text: str) -> str:
-    """Replace what stands between ``<!-- table:NAME -->`` and ``<!-- /table -->`` by the table of that name."""
+    """Replace what stands between ``<!-- table:NAME -->`` and ``<!-- /table -->`` by the table of that name.
+
+    Where its results are missing a sentence says so.
+    """
     for name, (source, make) in TABLES.items():
-        if source.exists():
-            pattern = rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)"
-            text = re.sub(pattern, lambda found: found[1] + make() + found[2], text, flags=re.S)
+        pattern = rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)"
+        missing = f"Not measured yet: there is no `benchmarks/results/{source.name}`.\n"
+        text = re.sub(pattern, lambda found: found[1] + (make() if source.exists() else missing) + found[2], text, flags=re.S)
     return text
 
 

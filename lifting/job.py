@@ -62,7 +62,7 @@ def lift_frames(
 
     Args:
         frames: Panoramas. uint8 [T, H, W, 3].
-        mask: Non-zero where the picture may move. bool or uint8 [H, W].
+        mask: Non-zero where the picture may move. bool or uint8 [H, W], or [T, H, W]: what moves in any frame.
         folder: Where to write; made if missing.
         depth: Distance along each pixel's ray, metres, above 0: of all frames, float32 [H, W], or of each, float32
             [T, H, W] or `Distances`; outside the mask the median over time counts. None: guessed from frame 0.
@@ -78,16 +78,17 @@ def lift_frames(
         and ``psnr_db``, of the worst part: the still one or a frame's moving one; ``container_bytes`` if there is one.
 
     Raises:
-        InputError: Shapes do not fit each other.
+        InputError: Shapes do not fit each other, or distances are not finite and above 0.
         SettingsError: The count is too small, or the device is not there.
         OutputError: A file cannot be written.
     """
     _check_shapes(frames, mask, depth)
+    mask = np.asarray(mask).reshape(-1, *frames.shape[1:3]).any(0)
+    _check_distances(depth)
     where, iterations = choose_device(settings)
     count = default_count(*frames.shape[1:3]) if settings.gaussians is None else settings.gaussians
     distances = _as_distances(depth, frames[0], mask)
-    maps = np.stack([distances.frame(number) for number in range(len(frames))]) if distances.changing else distances.static
-    layers, told = lay(frames, mask, maps, count), {"iterations": iterations}
+    layers, told = lay(frames, mask, distances, count), {"iterations": iterations}
     static, moving = (lambda: layers.static), layers.moving
     if iterations:
         optimizer = _open_optimizer(frames, mask, distances, layers, iterations, where, settings, store, progress)
@@ -193,7 +194,10 @@ def _check_shapes(
         raise InputError(
             f"Frames are {frames.dtype} {list(frames.shape)}; lifting needs uint8 [T, H, W, 3]."
         )
-    for name, shape in (("mask", mask.shape), ("depth map", _map_shape(depth))):
+    if mask.ndim == 3 and len(mask) not in (1, len(frames)):
+        raise InputError(f"There are masks of {len(mask)} frames, and {len(frames)} frames; give one mask for all frames, or one "
+                         "for each.")
+    for name, shape in (("mask", mask.shape[-2:] if mask.ndim == 3 else mask.shape), ("depth map", _map_shape(depth))):
         if shape is not None and shape != frames.shape[1:3]:
             raise InputError(
                 f"The {name} is {list(shape)}, the frames are {list(frames.shape[1:3])} "
@@ -205,6 +209,20 @@ def _check_shapes(
             f"There are distances of {maps} frames, and {len(frames)} frames; give one map for all "
             "frames, or one for each."
         )
+
+
+def _check_distances(depth: np.ndarray | Distances | None) -> None:
+    """Refuse distances that are not finite and above 0."""
+    if depth is None:
+        return
+    maps = [depth.static] if isinstance(depth, Distances) else depth.reshape(-1, *depth.shape[-2:])
+    # A minimum or maximum is NaN where anything is.
+    good = all(0 < one.min() and one.max() < np.inf for one in maps)
+    if isinstance(depth, Distances):
+        good = good and all(np.isfinite(change).all() for change in depth.changes)
+    if not good:
+        raise InputError("Some distances are zero, negative or not finite; fill them, for instance the sky with its largest "
+                         "distance.")
 
 
 def _map_shape(depth: np.ndarray | Distances | None) -> tuple[int, ...] | None:

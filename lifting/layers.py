@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pano4d.lifting.background import OFFSET, Backdrop, find_backdrop
+from pano4d.lifting.distances import Distances
 from pano4d.lifting.edges import Surface, find_surface
 from pano4d.lifting.gaussians import Gaussians, concatenate
 from pano4d.lifting.initialize import Placement, gaussians_at, place_on
@@ -38,14 +39,14 @@ class Layers:
     moving_directions: np.ndarray
 
 
-def lay(frames: np.ndarray, mask: np.ndarray, distance: np.ndarray, count: int) -> Layers:
+def lay(frames: np.ndarray, mask: np.ndarray, distance: np.ndarray | Distances, count: int) -> Layers:
     """Place Gaussians for a panoramic video.
 
     Args:
         frames: Panoramas. uint8 [T, H, W, 3].
         mask: Non-zero where the picture may move. bool or uint8 [H, W].
         distance: Metres along each pixel's ray, above 0; for all frames, or for each: what does
-            not move is taken from the first. float32 [H, W] or [T, H, W].
+            not move is taken from the first. float32 [H, W] or [T, H, W], or `Distances`.
         count: Gaussians per frame, S + M.
 
     Returns:
@@ -54,10 +55,12 @@ def lay(frames: np.ndarray, mask: np.ndarray, distance: np.ndarray, count: int) 
     Raises:
         SettingsError: The count is too small.
     """
-    mask, maps = np.asarray(mask) != 0, distance.reshape(-1, *mask.shape)
-    sky_m = sky_distance(maps[0])
-    surfaces = _find_surfaces(maps, mask)
-    directions, spacing, behind = _share_out(surfaces, frames, mask, maps[0], sky_m, count)
+    mask = np.asarray(mask) != 0
+    map_of, count_of_maps = _maps(distance, mask.shape)
+    first = map_of(0)
+    sky_m = sky_distance(first)
+    surfaces = _find_surfaces(map_of, count_of_maps, mask)
+    directions, spacing, behind = _share_out(surfaces, frames, mask, first, sky_m, count)
     placement = place_on(surfaces[0], directions, spacing, sky_m)
     moves = _moves(placement, surfaces[0], mask)
     still, moving = np.flatnonzero(~moves), np.flatnonzero(moves)
@@ -98,11 +101,19 @@ def _moves(placement: Placement, surface: Surface, mask: np.ndarray) -> np.ndarr
     return surface.lookup(placement.directions).touches(mask) | placement.colors.touches(mask)
 
 
-def _find_surfaces(maps: np.ndarray, mask: np.ndarray) -> list[Surface]:
+def _maps(distance: np.ndarray | Distances, shape: tuple[int, ...]) -> tuple[Callable[[int], np.ndarray], int]:
+    """Say how to get one map [H, W] after another, and how many there are."""
+    if isinstance(distance, Distances):
+        return distance.frame, len(distance.changes) if distance.changing else 1
+    maps = distance.reshape(-1, *shape)
+    return maps.__getitem__, len(maps)
+
+
+def _find_surfaces(map_of: Callable[[int], np.ndarray], count: int, mask: np.ndarray) -> list[Surface]:
     """Return one surface of each map; the later ones differ from the first in rows that move."""
-    surfaces = [find_surface(maps[0])]
+    surfaces = [find_surface(map_of(0))]
     moving = np.flatnonzero(mask.any(1))
     if len(moving):
         rows = slice(max(0, moving[0] - _MARGIN_PX), moving[-1] + 1 + _MARGIN_PX)
-        surfaces += [surfaces[0].with_rows(m, rows) for m in maps[1:]]
+        surfaces += [surfaces[0].with_rows(map_of(number), rows) for number in range(1, count)]
     return surfaces

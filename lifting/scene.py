@@ -1,105 +1,42 @@
 """Join the rooms: animate panoramas, and lift what moves to 3D Gaussians.
 
-The rest of `lifting` knows only the geometry and the files of `runtime`; this file and the command line know both.
+The rest of `lifting` knows only the geometry and the files of `runtime`; this file, `scene_input`, `scene_lift`,
+`scene_options` and the command line know both.
 """
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
 from pano4d import __version__
 from pano4d.lifting import render_job
 from pano4d.lifting.container import Container, ContainerWriter
-from pano4d.lifting.depth import DepthEstimator, open_estimator
-from pano4d.lifting.depth_file import read_depths
-from pano4d.lifting.distances import Distances, from_maps
 from pano4d.lifting.drawing import open_renderer
-from pano4d.lifting.estimate import estimate_distances
-from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.holes import Holes, find_holes
-from pano4d.lifting.job import LiftSettings, choose_device, lift_frames
+from pano4d.lifting.job import LiftSettings, choose_device
 from pano4d.lifting.lattice import default_count
-from pano4d.lifting.preview import write_preview
 from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
 from pano4d.lifting.scene_files import closes, find_scene, is_container
-from pano4d.runtime import checkpointing, image, inspection, job
+from pano4d.lifting.scene_input import read_video_and_mask
+from pano4d.lifting.scene_lift import DepthSource, lift_into
+from pano4d.lifting.scene_options import AnimateOptions, GenerateOptions
+from pano4d.runtime import image, inspection, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
 from pano4d.runtime.check import check as check_result
-from pano4d.runtime.errors import BundleError, InputError, OutputError, SettingsError
+from pano4d.runtime.errors import BundleError, OutputError, SettingsError
 from pano4d.runtime.files import sha256_of
 from pano4d.runtime.outputs import OutputFolder, estimate_bytes
 from pano4d.runtime.pipeline import Animation, Progress
 from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
-from pano4d.runtime.video import read_fps, read_video, write_video
+from pano4d.runtime.video import read_fps, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
 _LIFTED = ("splats", "scene.p4d", "preview.jpg", "report.json", "report.html")
-
-
-class AnimateOptions(TypedDict, total=False):
-    """Options of `animate`; one that is left out or None has its default.
-
-    Attributes:
-        mask: Picture whose non-black pixels may move; for a batch a folder of them. Default: the one that lies beside
-            the panorama, else everything moves.
-        bundle: Engine bundle folder. Default: the demo model.
-        backend: Name of what runs the engines. Default: the bundle's.
-        settings: How to animate.
-        precision: Refuse a bundle of another one: "fp16" or "fp32".
-        overwrite: Replace earlier results once the new ones are complete.
-        resume: Go on with an interrupted run.
-        allow_aspect: Take a picture that is not 2:1.
-        max_pixels: Largest picture to read.
-        vram_limit_bytes: Memory of the GPU that a run may take. Default: all there is.
-        progress: Called with stage, done, total.
-    """
-
-    mask: str | Path | None
-    bundle: str | Path | None
-    backend: str | None
-    settings: AnimateSettings | None
-    precision: str | None
-    overwrite: bool
-    resume: bool
-    allow_aspect: bool
-    max_pixels: int | None
-    vram_limit_bytes: int | None
-    progress: Progress | None
-
-
-class GenerateOptions(AnimateOptions, total=False):
-    """Options of `generate`: those of `animate`, and ten more.
-
-    Attributes:
-        depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for a batch a
-            folder of such files and folders. Default: guessed from the picture.
-        depth_scale: Metres per stored unit. Default: 0.001 for PNG, 1 for NPY and EXR.
-        depth_model: What estimates depth instead: folder of a depth model of transformers, .onnx file, or "prior".
-        depth_kind: What the model tells: "metric", "scale-invariant" or "affine-inverse". Default: as it declares.
-        depth_geometry: Whether of distance, "ray", or of depth along the axis, "z". Default: as it declares.
-        gaussians: Count per frame. Default: a quarter of the pixels, at most 1,000,000.
-        iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed. Default: 400 on a GPU with
-            gsplat, else 0.
-        device: Where to optimise: "auto", "cpu" or "cuda". Default: "auto".
-        deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller. Default: no.
-        licence: What scene.p4d says of its licence. Default: nothing.
-    """
-
-    depth: str | Path | None
-    depth_scale: float | None
-    depth_model: str | Path | None
-    depth_kind: str | None
-    depth_geometry: str | None
-    gaussians: int | None
-    iterations: int | None
-    device: str
-    deltas: bool
-    licence: str | None
 
 
 def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOptions]) -> dict:
@@ -146,7 +83,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     Args:
         video: Equirectangular video, GIF, or folder of PNG frames.
         out: Folder to write: splats/, scene.p4d, preview.jpg, report.json.
-        mask: Picture whose non-black pixels move; None: everything.
+        mask: Picture whose non-black pixels move, or one for each frame: folder, video or GIF; None: everything.
         depth: Distance along each pixel's ray, a file or a folder of one for each frame; None: guessed from the first
             frame.
         depth_scale: Metres per stored unit; None: 0.001 for PNG, 1 for NPY and EXR.
@@ -170,11 +107,11 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     Raises:
         Pano4DError: An input or the output cannot be used; nothing is written then.
     """
-    frames, moving, inputs = _read_video_and_mask(Path(video), mask)
+    frames, moving, inputs = read_video_and_mask(Path(video), mask)
     count, height, width, _ = frames.shape
     settings = LiftSettings(gaussians, iterations, device, seed)
     choose_device(settings)
-    source = _DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, count)
+    source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, count)
     each = gaussians or default_count(height, width)
     needed = estimate_bytes(count, 0, 0, gaussians=each)
     timer = StageTimer()
@@ -182,7 +119,8 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     origin = {"name": inputs["video"], "sha256": inputs["frames_sha256"]}
     writer = functools.partial(ContainerWriter, fps=fps or SCENE_FPS, source=origin, licence=licence, deltas=deltas)
     with OutputFolder(out, overwrite=overwrite, resume=resume, needs_bytes=needed, owns=_LIFTED) as folder:
-        splats = _lift_into(folder, frames, moving, source, settings, writer, timer, progress)
+        splats = lift_into(folder, frames, moving, source, settings, writer, timer, progress,
+                           inputs["frames_sha256"])
         report = {"schema_version": job.REPORT_SCHEMA, "pano4d_version": __version__, "inputs": inputs,
                   "outputs": {"width": width, "height": height, "frames": count} | ({"fps": fps} if fps else {}), **splats,
                   "stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
@@ -324,14 +262,14 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
     height, width, lifting = settings.height, settings.width, LiftSettings(gaussians, iterations, device, settings.seed)
     choose_device(lifting)
     frames = Bundle.open(options.get("bundle") or default_bundle_path(), verify=False).tile["frames"]
-    source = _DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, frames)
+    source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, frames)
     each = gaussians or default_count(height, width)
 
     def extend(folder: OutputFolder, animation: Animation, timer: StageTimer, progress: Progress) -> dict:
         origin = {"name": Path(panorama).name, "sha256": sha256_of(Path(panorama).read_bytes())}
         writer = functools.partial(ContainerWriter, fps=animation.settings.fps, source=origin, licence=licence,
                                    deltas=deltas)
-        return _lift_into(folder, animation.frames, animation.mask, source, lifting, writer, timer, progress)
+        return lift_into(folder, animation.frames, animation.mask, source, lifting, writer, timer, progress)
 
     return _animate_one(panorama, out, settings=settings, extend=extend,
                         extra_bytes=estimate_bytes(frames, 0, 0, gaussians=each), **options)
@@ -350,80 +288,3 @@ def _require_precision(path: Path, wanted: str) -> None:
     if found != wanted:
         raise BundleError(f"The bundle {path} is {found} and {wanted} was asked for: leave --{wanted} out, or build "
                           f"one with pano4d build CHECKPOINT --out FOLDER --precision {wanted}.")
-
-
-class _DepthSource:
-    """Where distances come from: checked and opened before anything is animated, used afterwards."""
-
-    def __init__(self, path: str | Path | None, scale: float | None, model: str | Path | None, kind: str | None,
-                 geometry: str | None, height: int, width: int, frames: int) -> None:
-        if path is not None and model is not None:
-            raise SettingsError("Both --depth and --depth-model were given; give maps or a model.")
-        if model is None and (kind or geometry):
-            raise SettingsError("--depth-kind and --depth-geometry say what a model tells; give --depth-model too.")
-        self._maps = None if path is None else read_depths(Path(path), height, width, frames, scale)
-        self._estimator: DepthEstimator | None = None if model is None else open_estimator(model, kind, geometry)
-
-    def distances(self, frames: np.ndarray, moving: np.ndarray, timer: StageTimer,
-                  progress: Progress | None) -> tuple[np.ndarray | Distances | None, dict]:
-        """Give what `lift_frames` takes as its depth, and what to add to the report."""
-        if self._estimator is not None:
-            with timer("depth"):
-                distances, figures = estimate_distances(frames, moving, self._estimator, progress)
-            return distances, {"depth": figures}
-        if self._maps is None or len(self._maps) == 1:
-            return None if self._maps is None else self._maps[0], {}
-        return from_maps(self._maps, np.asarray(moving) != 0), {}
-
-
-def _read_video_and_mask(video: Path, mask: str | Path | None) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Read both at the video's size: uint8 [T, H, W, 3], bool [H, W], and the report's ``inputs``."""
-    frames = read_video(video)
-    _, height, width, _ = frames.shape
-    if width != 2 * height:
-        raise InputError(f"{video} is {width}x{height}, but a panoramic video is twice as wide as high.")
-    inputs = {"video": video.name, "frames_sha256": sha256_of(np.ascontiguousarray(frames).data), "mask": None,
-              "mask_sha256": None, "notes": []}
-    if mask is None:
-        return frames, np.ones((height, width), bool), inputs
-    read = image.read_mask(mask, (height, width))
-    inputs |= {"mask": Path(mask).name, "mask_sha256": read.sha256, "notes": list(read.notes)}
-    return frames, image.resize_mask(read.moving, height, width), inputs
-
-
-class _LearnedFolder:
-    """Keep what has been learned of a video in the folder that outlives an interruption; a `Store`."""
-
-    def __init__(self, folder: Path, frames: np.ndarray, mask: np.ndarray, distances: np.ndarray | Distances | None,
-                 settings: LiftSettings) -> None:
-        told = [frames, mask] + ([distances.static, distances.changes] if isinstance(distances, Distances) else
-                                 [] if distances is None else [distances])
-        parts = [sha256_of(np.ascontiguousarray(array).data) for array in told]
-        self._folder, self._key = folder, repr((parts, settings))
-
-    def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """Give what an interrupted run of the same inputs and settings saved under a name."""
-        return checkpointing.load_state(self._folder / name, self._key).arrays
-
-    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Save."""
-        checkpointing.save_state(self._folder / name, self._key, 1, arrays)
-
-
-def _lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, source: _DepthSource,
-               settings: LiftSettings, writer: Callable[..., ContainerWriter], timer: StageTimer,
-               progress: Progress | None) -> dict:
-    """Write splats/, scene.p4d and preview.jpg, and return what they add to the report."""
-    splats = folder.path("splats")
-    distances, told = source.distances(frames, mask, timer, progress)
-    with timer("lift"):
-        store = _LearnedFolder(folder.resume_folder, frames, mask, distances, settings) if choose_device(settings)[1] else None
-        lifted = lift_frames(frames, mask, splats, depth=distances, settings=settings, store=store, progress=progress,
-                             open_container=functools.partial(writer, folder.path("scene.p4d"),
-                                                              generator=f"pano4d {__version__}"))
-    names = lifted.pop("files")
-    with timer("preview"):
-        write_preview(folder.path("preview.jpg"), frames, read_ply(splats / names[0]))
-    if told:
-        lifted["depth"] = "estimated"
-    return {"splats": {"files": len(names), **lifted}, **told}

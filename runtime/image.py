@@ -13,6 +13,7 @@ from pano4d.runtime.picture import brightest, describe, opened, read_bytes, to_r
 MAX_PIXELS = 16384 * 8192
 MIN_HEIGHT_PX = 32
 MASK_THRESHOLD = 127
+_ANIMATED = ("GIF", "PNG", "WEBP")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -119,15 +120,17 @@ def read_mask(path: str | Path, panorama_shape: tuple[int, ...], *, max_pixels: 
         max_pixels: Largest mask to read, in pixels.
 
     Raises:
-        InputError: Missing, not a picture, truncated, of another aspect, or empty.
+        InputError: Missing, not a picture or several, truncated, of another aspect, or empty.
     """
     path = Path(path)
     data = read_bytes(path, "a mask")
     with opened(path, data, max_pixels) as image:
+        if getattr(image, "is_animated", False) and image.format in _ANIMATED:
+            raise InputError(f"{path} holds {image.n_frames} pictures, and a mask is one; save the one that is meant.")
         lossy = image.format == "JPEG"
         image = upright(path, image)
         width, height = image.size
-        _check_mask_shape(path, height, width, panorama_shape)
+        check_mask_shape(path, height, width, panorama_shape)
         threshold = MASK_THRESHOLD if lossy else 0
         moving = brightest(path, image) > threshold
     if not moving.any():
@@ -140,6 +143,24 @@ def read_mask(path: str | Path, panorama_shape: tuple[int, ...], *, max_pixels: 
     if (height, width) != tuple(panorama_shape[:2]):
         notes.append(f"{path.name}: {width}x{height}, resized to the panorama")
     return Mask(moving, tuple(notes), sha256_of(data))
+
+
+def check_mask_shape(path: Path, height: int, width: int, panorama_shape: tuple[int, ...]) -> None:
+    """Refuse a mask whose aspect is not the panorama's.
+
+    Args:
+        path: Its name, for the message.
+        height: Rows of the mask.
+        width: Columns of the mask.
+        panorama_shape: Shape of the panorama, [H, W] or [H, W, 3].
+
+    Raises:
+        InputError: The aspect is another one.
+    """
+    rows, columns = panorama_shape[:2]
+    if abs(width - height * columns / rows) > max(2, width * 0.002):
+        raise InputError(f"{path} is {width}x{height} and the panorama {columns}x{rows}; "
+                         "give a mask with the panorama's aspect.")
 
 
 def resize_panorama(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -235,13 +256,6 @@ def _check_panorama_size(path: Path, height: int, width: int, allow_aspect: bool
     if abs(width - 2 * height) > 2 and not allow_aspect:
         raise InputError(f"{path} is {width}x{height}, and an equirectangular panorama is twice as wide as high; "
                          "add --allow-aspect to stretch it over the sphere all the same.")
-
-
-def _check_mask_shape(path: Path, height: int, width: int, panorama_shape: tuple[int, ...]) -> None:
-    rows, columns = panorama_shape[:2]
-    if abs(width - height * columns / rows) > max(2, width * 0.002):
-        raise InputError(f"{path} is {width}x{height} and the panorama {columns}x{rows}; "
-                         "give a mask with the panorama's aspect.")
 
 
 def _row_mean(moving: np.ndarray, begin: float, end: float) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("pano4d.benchmarks.estimator_noise")
 
-from pano4d.benchmarks.ablate_alignment import KINDS, cut, drift, estimated, measure  # noqa: E402
+from pano4d.benchmarks.ablate_alignment import KINDS, cut, drift, estimated, measure, scale_drift  # noqa: E402
 from pano4d.lifting.align import ray_cosines  # noqa: E402
 from pano4d.runtime.sphere import pixel_directions  # noqa: E402
 from pano4d.runtime.tiles import icosahedron_faces  # noqa: E402
@@ -24,7 +24,7 @@ def bumps(frames=2):
 def test_measure_tells_what_the_report_needs(kind, geometry):
     truth, moving = bumps()
     row = measure(truth, moving, kind, geometry, 0)
-    assert row["ratio"] < 1.6 and row["static_drift"] == 0 and row["drift"] < 0.05
+    assert row["ratio"] < 1.6 and row["static_drift"] == 0 and row["drift"] < 0.05 and row["scale_drift"] < 0.005
     assert row["absrel"] / row["perfect_absrel"] == pytest.approx(row["ratio"])
 
 
@@ -45,3 +45,13 @@ def test_noise_alone_is_what_is_said_but_for_scale_and_shift(kind, geometry):
 def test_drift_is_of_the_median_ratio():
     truth = np.ones((3, 4, 8))
     assert drift([truth[0], 1.01 * truth[0], truth[0]], truth, truth[0] > 0) == pytest.approx(0.01)
+
+
+def test_scale_drift_sees_a_scale_that_changes_and_no_place_that_is_wrong():
+    rng = np.random.default_rng(0)
+    truth, place = 3 + rng.random((14, 8, 16)), 1 + 0.1 * rng.random((8, 16))
+    everywhere, ramp = np.ones((8, 16), bool), 1 + 0.01 * np.arange(14)[:, None, None] / 13
+    assert scale_drift(truth * place, truth, everywhere) == pytest.approx(0, abs=1e-9)
+    assert scale_drift(truth * place * ramp, truth, everywhere) == pytest.approx(0.01, rel=1e-6)
+    one = np.where(np.arange(14) == 9, 1.02, 1.0)[:, None, None]
+    assert scale_drift(truth * place * one, truth, everywhere) == pytest.approx(0.02, rel=1e-6)

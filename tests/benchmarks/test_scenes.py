@@ -161,6 +161,16 @@ def test_what_does_not_move_is_the_same_in_all_frames(name):
     assert not torch.equal(clip(name)[7].rgb, first.rgb)
 
 
+@pytest.mark.parametrize("name", TUNING[:1])
+def test_views_of_several_frames_are_those_of_each(name):
+    scene, K = open_scene(name), np.array([[20.0, 0, 12], [0, 20, 10], [0, 0, 1]])
+    viewmat = np.eye(4)
+    viewmat[0, 3] = 0.1
+    for frame, picture in zip((0, 7), scene.views((0, 7), viewmat, K, 24, 20), strict=True):
+        alone = scene.view(frame, viewmat, K, 24, 20)
+        assert all(torch.equal(getattr(picture, part), getattr(alone, part)) for part in ("rgb", "distance", "moving_body"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scene_is_the_same_each_time(name):
     again = open_scene(name).panorama(9, HEIGHT, samples=1)

@@ -23,6 +23,29 @@ def test_ssim_is_the_formula_at_a_pixel():
     assert made[0, 0, 9, 11].item() == pytest.approx(wanted, abs=1e-9)
 
 
+def ssim_by_convolution(a, b):
+    at = torch.arange(11, dtype=a.dtype) - 5
+    kernel = torch.exp(-0.5 * (at / 1.5) ** 2)
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(a.shape[1], 1, -1, -1)
+    mean_a, mean_b, aa, bb, ab = (torch.nn.functional.conv2d(x, kernel, padding=5, groups=a.shape[1])
+                                  for x in (a, b, a * a, b * b, a * b))
+    similar = (2 * mean_a * mean_b + 1e-4) * (2 * (ab - mean_a * mean_b) + 9e-4)
+    return similar / ((mean_a**2 + mean_b**2 + 1e-4) * (aa - mean_a**2 + bb - mean_b**2 + 9e-4))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 70, 129), (2, 3, 5, 8), (1, 1, 64, 64), (1, 2, 128, 63)])
+def test_ssim_and_its_gradients_are_those_of_a_convolution(shape):
+    torch.manual_seed(0)
+    pictures = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    made, wanted = (of(*pictures) for of in (ssim, ssim_by_convolution))
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-12)
+    weight = torch.rand_like(made)
+    for found, true in zip(*(torch.autograd.grad(each, pictures, weight) for each in (made, wanted)), strict=True):
+        torch.testing.assert_close(found, true, rtol=0, atol=1e-12)
+    single = ssim(*(picture.detach().float() for picture in pictures))
+    assert (single - wanted).abs().max() < 2 * (ssim_by_convolution(*(p.detach().float() for p in pictures)) - wanted).abs().max()
+
+
 def test_same_pictures_cost_nothing():
     picture = torch.rand(2, 16, 16, 3)
     assert photometric(picture, picture, torch.ones(2, 16, 16)).item() == pytest.approx(0, abs=1e-6)
