@@ -10,6 +10,7 @@ import numpy as np
 
 from pano4d.lifting.align_overlaps import sample_tiles
 from pano4d.lifting.distances import Distances
+from pano4d.runtime.parallel import each
 from pano4d.runtime.tiles import Layout, feather_at, seen_pixels
 
 TOLERANCE = 0.1
@@ -50,14 +51,15 @@ def compose(tiles: np.ndarray, moving_tiles: list[MovingTile | None], layout: La
         Nothing.
     """
     places = _places(layout, tiles.shape[-1], moving.shape)
-    leader = _leading(tiles, places, moving.size)
+    looked_up = each(lambda v: _look_up(tiles, v, *places[v][1:]), range(layout.count))
+    leader = _leading(looked_up, places, moving.size)
     total, weight = np.zeros(moving.size, np.float32), np.zeros(moving.size, np.float32)
     frames = max((len(tile.changes) for tile in moving_tiles if tile), default=0)
     pixels = np.flatnonzero(moving) if frames else np.empty(0, np.int64)
     changes = np.zeros((frames, len(pixels)), np.float32)
     for v, (flat, x, y) in enumerate(places):
-        value = sample_tiles(tiles, v, x, y)
-        share = feather_at(x, y, tiles.shape[-1]) * _agreement((value - leader[flat]) / np.float32(tolerance))
+        value, share = looked_up[v]
+        share = share * _agreement((value - leader[flat]) / np.float32(tolerance))
         total[flat] += share * value
         weight[flat] += share
         if moving_tiles[v] is not None:
@@ -103,20 +105,27 @@ def _across(row: np.ndarray) -> np.ndarray:
 
 
 def _places(layout: Layout, size: int, shape: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Give for each tile the flat pixels it sees, and their columns and rows: 12 bytes each, needed twice."""
+    """Give for each tile the flat pixels it sees, and their columns and rows: 12 bytes each, kept."""
     everywhere = np.ones(shape, bool)
-    seen = (seen_pixels(layout, v, size, everywhere) for v in range(layout.count))
-    return [(flat.astype(np.int32), x.astype(np.float32), y.astype(np.float32)) for flat, x, y in seen]
+
+    def places_of(v: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        flat, x, y = seen_pixels(layout, v, size, everywhere)
+        return flat.astype(np.int32), x.astype(np.float32), y.astype(np.float32)
+
+    return each(places_of, range(layout.count))
 
 
-def _leading(tiles: np.ndarray, places: list[tuple[np.ndarray, ...]], pixels: int) -> np.ndarray:
+def _look_up(tiles: np.ndarray, v: int, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give what a tile says at places of its own, and its weights there. float32 [Q] both."""
+    return sample_tiles(tiles, v, x, y), feather_at(x, y, tiles.shape[-1])
+
+
+def _leading(looked_up: list[tuple[np.ndarray, np.ndarray]], places: list[tuple[np.ndarray, ...]], pixels: int) -> np.ndarray:
     """Give every pixel what the tile of the highest weight says. float32 [H W]."""
     best, leader = np.zeros(pixels, np.float32), np.zeros(pixels, np.float32)
-    for v, (flat, x, y) in enumerate(places):
-        share = feather_at(x, y, tiles.shape[-1])
+    for (value, share), (flat, *_) in zip(looked_up, places):
         wins = share > best[flat]
-        best[flat[wins]] = share[wins]
-        leader[flat[wins]] = sample_tiles(tiles, v, x[wins], y[wins])
+        best[flat[wins]], leader[flat[wins]] = share[wins], value[wins]
     return leader
 
 

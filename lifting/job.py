@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,17 +96,25 @@ def lift_frames(
         static, moving = optimizer.static, optimizer.moving
     still = static()
     static_rows = to_rows(still)
-    written, files = 0, []
+    files = [f"frame_{number:04d}.ply" for number in range(len(frames))]
     with contextlib.ExitStack() as stack:
         writer = _write_scene(lambda: stack.enter_context(open_container(still))) if open_container else None
-        for number in range(len(frames)):
-            files.append(f"frame_{number:04d}.ply")
-            parts = moving(number)
-            written += _write(Path(folder), files[-1], [static_rows, to_rows(parts)])
+
+        def write(number: int, parts: Gaussians) -> int:
+            size = _write(Path(folder), files[number], [static_rows, to_rows(parts)])
             if writer:
                 _write_scene(lambda: writer.add(parts))
             if progress:
                 progress("lift", number + 1, len(frames))
+            return size
+
+        # A frame is written while the next one is optimised.
+        behind, written, waiting = stack.enter_context(ThreadPoolExecutor(1)), 0, None
+        for number in range(len(frames)):
+            parts = moving(number)
+            written += waiting.result() if waiting else 0
+            waiting = behind.submit(write, number, parts)
+        written += waiting.result()
         if writer:
             told["container_bytes"] = _write_scene(writer.commit)
     if iterations:

@@ -12,6 +12,7 @@ from pano4d.lifting.gaussians import Gaussians, concatenate
 from pano4d.lifting.initialize import Placement, gaussians_at, place_on
 from pano4d.lifting.lattice import SMALLEST, lattice_directions, lattice_spacing
 from pano4d.lifting.sky import middle_distance, sky_distance
+from pano4d.runtime.parallel import each
 
 SURFACE, BACKGROUND, SKY = range(3)
 LARGEST_BACKGROUND = 0.15
@@ -115,5 +116,5 @@ def _find_surfaces(map_of: Callable[[int], np.ndarray], count: int, mask: np.nda
     moving = np.flatnonzero(mask.any(1))
     if len(moving):
         rows = slice(max(0, moving[0] - _MARGIN_PX), moving[-1] + 1 + _MARGIN_PX)
-        surfaces += [surfaces[0].with_rows(map_of(number), rows) for number in range(1, count)]
+        surfaces += each(lambda number: surfaces[0].with_rows(map_of(number), rows), range(1, count))
     return surfaces

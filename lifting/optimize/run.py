@@ -66,7 +66,7 @@ class Target:
     """What the sphere shows: colours, distances, and where they count.
 
     Args:
-        frame: Colours 0 to 1. float32 [H, W, 3].
+        frame: Colours 0 to 1, float32 [H, W, 3], or grey levels, uint8 [H, W, 3].
         distance: Along each pixel's ray, metres. float32 [H, W].
         weight: What counts, 0 to 1. float32 [H, W].
         device: Where.
@@ -74,6 +74,8 @@ class Target:
 
     def __init__(self, frame: np.ndarray, distance: np.ndarray, weight: np.ndarray, device: torch.device) -> None:
         colors = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)
+        if frame.dtype == np.uint8:
+            colors = colors.float() / 255
         rest = torch.from_numpy(np.stack([distance, weight]).astype(np.float32)).to(device)
         self._colors, self._rest = SpherePicture(colors.contiguous()), SpherePicture(rest)
 

@@ -86,7 +86,7 @@ class SequenceOptimizer:
             return placed
         trained = self._restored(name, placed, steps)
         if trained is None:
-            target = Target(self._frames[frame] / np.float32(255), self._distances.frame(frame), self._ring, self._device)
+            target = Target(self._frames[frame], self._distances.frame(frame), self._ring, self._device)
             trained = self._moving.optimize(frame, placed, target, self._reporter(steps))
             self._keep(name, trained)
         self._moving.before = trained
