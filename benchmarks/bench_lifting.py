@@ -7,7 +7,8 @@ aligned by us; the scale that such an estimator leaves open is fixed by the trut
 in memory and readings of tiles to the last PLY file; alignment, the same work for all runs, is timed once and counted in each
 of ours. The original's frames are trainings that do the same work, so steps are timed and multiplied; the quality of its
 frames is that after `--baseline-iterations` steps, what happens at some step moved in proportion. Views are compared with the
-scene's own, drawn where the camera stands. Results are written after each run, so that one that is cut short leaves figures.
+scene's own, drawn where the camera stands. Results are written after each run, so that one that is cut short leaves figures,
+and ``--resume`` goes on with what is missing.
 """
 
 import argparse
@@ -92,10 +93,11 @@ def summary(scenes: list[dict]) -> dict[str, Any]:
     return found
 
 
-def measure(name: str, args: argparse.Namespace, clock: Clock, save: Callable[[dict], None]) -> None:
-    """Do the runs of one scene, as far as there is time; save after each."""
-    device = torch.device(args.device)
-    video, judge, row = clock.time("scene", lambda: _prepare(name, args, clock, device))
+def measure(row: dict, args: argparse.Namespace, clock: Clock, save: Callable[[dict], None]) -> None:
+    """Do those runs of a scene that its row has not, as far as there is time; save after each."""
+    device, name = torch.device(args.device), row["scene"]
+    video, judge = clock.time("scene", lambda: _prepare(name, args, clock, device))
+    row["moving_share"] = round(float(video.moving.mean()), 4)
 
     @cache
     def source(true: bool) -> Source:
@@ -103,7 +105,7 @@ def measure(name: str, args: argparse.Namespace, clock: Clock, save: Callable[[d
         clock.tell(f"{name}: {'true' if true else 'aligned'} distances, {found.seconds:.1f} s")
         return found
 
-    for run in args.runs:
+    for run in (run for run in args.runs if run not in row):
         if not clock.fits(run):
             clock.tell(f"{name} {run}: no time left for it")
             continue
@@ -116,14 +118,14 @@ def measure(name: str, args: argparse.Namespace, clock: Clock, save: Callable[[d
             args.pictures = None  # of the first scene alone
 
 
-def _prepare(name: str, args: argparse.Namespace, clock: Clock, device: torch.device) -> tuple[Video, SceneJudge, dict]:
+def _prepare(name: str, args: argparse.Namespace, clock: Clock, device: torch.device) -> tuple[Video, SceneJudge]:
     """Draw a scene's panoramas and the views that it is judged by."""
     scene = open_scene(name, args.device)
     video = film(scene, args.height)
     clock.tell(f"{name}: panoramas")
     judge = SceneJudge(scene, video, view_size(2 * args.height), device)
     clock.tell(f"{name}: views")
-    return video, judge, {"scene": name, "moving_share": round(float(video.moving.mean()), 4)}
+    return video, judge
 
 
 def _run(run: str, video: Video, source: Source, judge: Callable, args: argparse.Namespace, device: torch.device) -> dict:
@@ -153,15 +155,19 @@ def main() -> None:
     parser.add_argument("--baseline-iterations", type=int, default=2_000)
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
     parser.add_argument("--seconds", type=float, help="begin no run that would not end by then, as far as runs before tell")
+    parser.add_argument("--resume", action="store_true", help="keep what --out holds, and do the runs that it lacks")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of the first scene: truth, ours, baseline")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "lifting.json")
-    args, scenes = parser.parse_args(), []
-    clock = Clock(args.seconds)
+    args = parser.parse_args()
+    clock, kept = Clock(args.seconds), json.loads(args.out.read_text()) if args.resume else {}
     result: dict[str, Any] = {
-        "command": "python -m pano4d.benchmarks.bench_lifting " + " ".join(sys.argv[1:]), "revision": _revision(),
-        "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None, "torch": torch.__version__,
-        "size": f"{2 * args.height}x{args.height}"}
+        "commands": [*kept.get("commands", []), "python -m pano4d.benchmarks.bench_lifting " + " ".join(sys.argv[1:])],
+        "revision": _revision(), "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None,
+        "torch": torch.__version__, "size": f"{2 * args.height}x{args.height}"}
+    if kept and any(kept[name] != result[name] for name in ("revision", "gpu", "torch", "size")):
+        raise SystemExit(f"{args.out} was measured of another revision, GPU, torch or size; leave --resume out.")
+    scenes = kept.get("scenes", [])
 
     def save(row: dict) -> None:
         if not any(row is one for one in scenes):
@@ -170,9 +176,11 @@ def main() -> None:
         args.out.write_text(json.dumps(result | summary(scenes) | {"scenes": scenes}, indent=2) + "\n", encoding="utf-8")
 
     for name in args.scenes:
-        if clock.fits("scene", args.runs[0]):
-            measure(name, args, clock, save)
-        else:
+        row = next((one for one in scenes if one["scene"] == name), {"scene": name})
+        missing = [run for run in args.runs if run not in row]
+        if missing and clock.fits("scene", missing[0]):
+            measure(row, args, clock, save)
+        elif missing:
             clock.tell(f"{name}: no time left for it")
         gc.collect()
 

@@ -51,6 +51,15 @@ def test_a_run_that_fails_leaves_those_before_it(monkeypatch, tmp_path):
     assert found["ours"]["seconds"] > 0 and "baseline" not in found and "ratio" not in found
 
 
+def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(monkeypatch, tmp_path, capsys):
+    first = run(monkeypatch, tmp_path, "--scenes", "gallery", "--runs", "ours")
+    both = run(monkeypatch, tmp_path, "--scenes", "gallery", "--runs", "ours", "baseline", "--resume")
+    assert both["ours"] == first["ours"] and both["ratio"] > 0 and len(both["commands"]) == 2
+    monkeypatch.setattr(bench_lifting, "_revision", lambda: "another")
+    with pytest.raises(SystemExit, match="another revision"):
+        run(monkeypatch, tmp_path, "--scenes", "gallery", "--resume")
+
+
 def test_nothing_is_begun_that_would_not_end_in_time(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(bench_lifting.time, "monotonic", lambda: now[0])
