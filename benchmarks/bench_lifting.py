@@ -109,7 +109,8 @@ def measure(row: dict, args: argparse.Namespace, clock: Clock, save: Callable[[d
         if not clock.fits(run):
             clock.tell(f"{name} {run}: no time left for it")
             continue
-        row[run] = clock.time(run, lambda: _run(run, video, source(run.endswith("_true")), partial(judge.judge, run), args, device))
+        judged = partial(judge.judge, run)
+        row[run] = clock.time(run, lambda: _run(run, video, source(run.endswith("_true")), judged, args, device))
         save(row)
         clock.tell(f"{name} {_line(run, row[run])}")
         if args.pictures and run in ("ours", "baseline") and {"ours", "baseline"} <= row.keys():

@@ -163,8 +163,9 @@ def lifting_table() -> str:
     for run, name in names.items():
         row = result.get(run)
         if row:
-            name = f"{name}, {row['gaussians']:,.0f} Gaussians" if run in ("ours", "baseline") else name
-            times = f"{result['baseline']['seconds'] / row['seconds']:.0f}" if run.startswith("ours") and "baseline" in result else ""
+            name += f", {row['gaussians']:,.0f} Gaussians" if run in ("ours", "baseline") else ""
+            compared = run.startswith("ours") and "baseline" in result
+            times = f"{result['baseline']['seconds'] / row['seconds']:.0f}" if compared else ""
             rows.append((name, f"{len(row['scenes'])}", f"{row['seconds']:.0f}", times, f"{row['peak_gib']:.1f}",
                          told(row, "psnr_db", ".2f"), told(row, "ssim", ".3f"), told(row, "holes", ".2%"),
                          f"{row['flicker']:.2f}" if "flicker" in row else ""))

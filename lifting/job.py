@@ -204,8 +204,8 @@ def _check_shapes(
             f"Frames are {frames.dtype} {list(frames.shape)}; lifting needs uint8 [T, H, W, 3]."
         )
     if mask.ndim == 3 and len(mask) not in (1, len(frames)):
-        raise InputError(f"There are masks of {len(mask)} frames, and {len(frames)} frames; give one mask for all frames, or one "
-                         "for each.")
+        raise InputError(f"There are masks of {len(mask)} frames, and {len(frames)} frames; give one mask for all frames, "
+                         "or one for each.")
     for name, shape in (("mask", mask.shape[-2:] if mask.ndim == 3 else mask.shape), ("depth map", _map_shape(depth))):
         if shape is not None and shape != frames.shape[1:3]:
             raise InputError(

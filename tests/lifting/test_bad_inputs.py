@@ -81,7 +81,8 @@ def made(tmp_path, panorama_pixels):
 
 def lift(folder, video, *options):
     args = ["lift", video, "--out", "out", "--gaussians", 200, *options]
-    return CliRunner().invoke(cli, [str(folder / arg) if (folder / str(arg)).exists() or arg == "out" else str(arg) for arg in args])
+    paths = {arg for arg in args if arg == "out" or (folder / str(arg)).exists()}
+    return CliRunner().invoke(cli, [str(folder / arg) if arg in paths else str(arg) for arg in args])
 
 
 BAD = [
@@ -190,6 +191,7 @@ def test_arrays_that_do_not_fit_write_no_file(tmp_path, changed, words):
 
 def test_masks_as_an_array_count_together(tmp_path):
     given = arrays()
-    told = lift_frames(given["frames"], given["mask"], tmp_path / "a", depth=given["depth"], settings=LiftSettings(500, 0))
-    same = lift_frames(given["frames"], given["mask"].any(0), tmp_path / "b", depth=given["depth"], settings=LiftSettings(500, 0))
+    frames, masks, options = given["frames"], given["mask"], {"depth": given["depth"], "settings": LiftSettings(500, 0)}
+    told = lift_frames(frames, masks, tmp_path / "a", **options)
+    same = lift_frames(frames, masks.any(0), tmp_path / "b", **options)
     assert told == same and told["moving"] > 0
