@@ -303,7 +303,7 @@ def view(scene: Path, export: Path | None, video: Path | None, port: int, no_bro
          quiet: bool) -> None:
     """Look at a scene in a browser.
 
-    SCENE is the output folder of a run, a scene.p4d, a folder of PLY files, or one PLY file. The page is served on this
+    SCENE is the output folder of a run, a .p4d scene, a folder of PLY files, or one file of Gaussians. The page is served on this
     machine alone until Ctrl-C.
     """
     from pano4d.lifting.viewer.export import export_html
