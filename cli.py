@@ -174,7 +174,8 @@ _lifting = _options(
                  help="Steps of optimising Gaussians; 0: leave them as placed.  [default: 400 on a GPU with gsplat, else 0]"),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to optimise Gaussians."),
     click.option("--deltas", is_flag=True, help="Store frames of scene.p4d as what differs from a keyframe, where smaller."),
-    click.option("--licence", metavar="TEXT", help="What scene.p4d says of its licence."))
+    click.option("--licence", metavar="TEXT", help="What scene.p4d says of its licence."),
+    click.option("--html", is_flag=True, help="Write scene.html too: one file that plays the scene in any browser, offline."))
 _animating = _options(
     _mask, _out,
     click.option("--size", type=_Size(), metavar="WxH", default="1024x512", show_default=True, help="Size of the result."),

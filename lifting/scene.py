@@ -25,6 +25,7 @@ from pano4d.lifting.lattice import default_count
 from pano4d.lifting.preview import write_preview
 from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
 from pano4d.lifting.scene_files import closes, find_scene, is_container
+from pano4d.lifting.viewer.export import export_html
 from pano4d.runtime import checkpointing, image, inspection, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
@@ -38,7 +39,7 @@ from pano4d.runtime.settings import AnimateSettings
 from pano4d.runtime.video import read_fps, read_video, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
-_LIFTED = ("splats", "scene.p4d", "preview.jpg", "report.json", "report.html")
+_LIFTED = ("splats", "scene.p4d", "scene.html", "preview.jpg", "report.json", "report.html")
 
 
 class AnimateOptions(TypedDict, total=False):
@@ -73,7 +74,7 @@ class AnimateOptions(TypedDict, total=False):
 
 
 class GenerateOptions(AnimateOptions, total=False):
-    """Options of `generate`: those of `animate`, and ten more.
+    """Options of `generate`: those of `animate`, and eleven more.
 
     Attributes:
         depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for a batch a
@@ -88,6 +89,7 @@ class GenerateOptions(AnimateOptions, total=False):
         device: Where to optimise: "auto", "cpu" or "cuda". Default: "auto".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller. Default: no.
         licence: What scene.p4d says of its licence. Default: nothing.
+        html: Write scene.html too, one file that plays scene and video offline in a browser. Default: no.
     """
 
     depth: str | Path | None
@@ -100,6 +102,7 @@ class GenerateOptions(AnimateOptions, total=False):
     device: str
     deltas: bool
     licence: str | None
+    html: bool
 
 
 def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOptions]) -> dict:
@@ -107,7 +110,7 @@ def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOp
 
     Args:
         panorama: Equirectangular picture, or a folder of them: one scene each, in ``out/<name>``.
-        out: Folder to write: video.mp4, frames/, splats/, scene.p4d, preview.jpg, report.json.
+        out: Folder to write: video.mp4, frames/, splats/, scene.p4d, preview.jpg, report.json; with ``html`` scene.html.
         **options: See `GenerateOptions`.
 
     Returns:
@@ -139,13 +142,13 @@ def animate(panorama: str | Path, out: str | Path, **options: Unpack[AnimateOpti
 def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, depth: str | Path | None = None,
          depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
          depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
-         device: str = "auto", deltas: bool = False, licence: str | None = None, seed: int = 0, overwrite: bool = False,
-         resume: bool = False, progress: Progress | None = None) -> dict:
+         device: str = "auto", deltas: bool = False, licence: str | None = None, html: bool = False, seed: int = 0,
+         overwrite: bool = False, resume: bool = False, progress: Progress | None = None) -> dict:
     """Lift a panoramic video to 3D Gaussians, one set per frame.
 
     Args:
         video: Equirectangular video, GIF, or folder of PNG frames.
-        out: Folder to write: splats/, scene.p4d, preview.jpg, report.json.
+        out: Folder to write: splats/, scene.p4d, preview.jpg, report.json; with ``html`` scene.html.
         mask: Picture whose non-black pixels move; None: everything.
         depth: Distance along each pixel's ray, a file or a folder of one for each frame; None: guessed from the first
             frame.
@@ -159,6 +162,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         device: Where to optimise: "auto", "cpu" or "cuda".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller.
         licence: What scene.p4d says of its licence.
+        html: Write scene.html too, one file that plays the scene offline in a browser, and the video if that is an MP4.
         seed: Of the views that are compared.
         resume: Go on with an interrupted run.
         overwrite: Replace earlier results once the new ones are complete.
@@ -183,6 +187,8 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     writer = functools.partial(ContainerWriter, fps=fps or SCENE_FPS, source=origin, licence=licence, deltas=deltas)
     with OutputFolder(out, overwrite=overwrite, resume=resume, needs_bytes=needed, owns=_LIFTED) as folder:
         splats = _lift_into(folder, frames, moving, source, settings, writer, timer, progress)
+        if html:
+            splats["splats"]["html_bytes"] = _write_page(folder, video if Path(video).suffix.lower() == ".mp4" else None, timer)
         report = {"schema_version": job.REPORT_SCHEMA, "pano4d_version": __version__, "inputs": inputs,
                   "outputs": {"width": width, "height": height, "frames": count} | ({"fps": fps} if fps else {}), **splats,
                   "stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
@@ -318,7 +324,7 @@ def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path
 def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | None = None,
                   depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
                   depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
-                  device: str = "auto", deltas: bool = False, licence: str | None = None,
+                  device: str = "auto", deltas: bool = False, licence: str | None = None, html: bool = False,
                   settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
     """Animate and lift one panorama."""
     height, width, lifting = settings.height, settings.width, LiftSettings(gaussians, iterations, device, settings.seed)
@@ -331,7 +337,10 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
         origin = {"name": Path(panorama).name, "sha256": sha256_of(Path(panorama).read_bytes())}
         writer = functools.partial(ContainerWriter, fps=animation.settings.fps, source=origin, licence=licence,
                                    deltas=deltas)
-        return _lift_into(folder, animation.frames, animation.mask, source, lifting, writer, timer, progress)
+        added = _lift_into(folder, animation.frames, animation.mask, source, lifting, writer, timer, progress)
+        if html:
+            added["splats"]["html_bytes"] = _write_page(folder, None, timer)
+        return added
 
     return _animate_one(panorama, out, settings=settings, extend=extend,
                         extra_bytes=estimate_bytes(frames, 0, 0, gaussians=each), **options)
@@ -427,3 +436,10 @@ def _lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, sourc
     if told:
         lifted["depth"] = "estimated"
     return {"splats": {"files": len(names), **lifted}, **told}
+
+
+def _write_page(folder: OutputFolder, video: str | Path | None, timer: StageTimer) -> int:
+    """Write scene.html of the scene.p4d written before, with a video or the one written before, and return its size."""
+    with timer("html"):
+        title = f"{folder.target.resolve().name} · pano4d"
+        return export_html(folder.path("scene.p4d"), video, folder.path("scene.html"), title=title)["bytes"]

@@ -18,7 +18,7 @@ from pano4d.runtime.settings import AnimateSettings
 Extension = Callable[[OutputFolder, Animation, StageTimer, Progress], dict]
 """More stages of a job: gets the folder and the animation, returns what it adds to the report."""
 
-OWNED = ("video.mp4", "frames", "splats", "scene.p4d", "preview.jpg", "report.json", "report.html")
+OWNED = ("video.mp4", "frames", "splats", "scene.p4d", "scene.html", "preview.jpg", "report.json", "report.html")
 REPORT_SCHEMA = 1
 
 

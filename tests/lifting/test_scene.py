@@ -1,6 +1,7 @@
 """The whole chain from files to files, with the stand-in for a model."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -165,6 +166,21 @@ def test_a_video_that_is_lifted_keeps_its_pace(files, run):
     assert json.loads(done.stdout)["outputs"]["fps"] == told["fps"] == 9 and told["licence"] == "CC0"
     assert told["source"]["name"] == "video.mp4" and read_fps(files / "out" / "frames") is None
     assert read_fps(files / "text.png") is None
+
+
+def test_a_page_is_written_when_asked_for(files, run):
+    assert run("generate", "p.png", "--gaussians", 300, "--html").exit_code == 0
+    page, report = files / "out" / "scene.html", json.loads((files / "out" / "report.json").read_text())
+    assert report["splats"]["html_bytes"] == page.stat().st_size and report["stages"][-2]["name"] == "html"
+    text = page.read_text(encoding="utf-8")
+    assert "<title>out · pano4d</title>" in text
+    assert re.findall('data-name="([^"$]+)" ', text) == ["static.spz", *(f"moving_{i:04d}.spz" for i in range(4)), "video.mp4",
+                                                      "viewer.js.gz"]
+    for source, has_video in (("out/video.mp4", True), ("out/frames", False)):
+        assert run("lift", source, "--gaussians", 300, "--html", "--deltas", "--overwrite", out="lifted").exit_code == 0
+        assert ('data-name="video.mp4"' in (files / "lifted" / "scene.html").read_text(encoding="utf-8")) is has_video
+    assert run("lift", "out/frames", "--gaussians", 300, "--overwrite", out="lifted").exit_code == 0
+    assert not (files / "lifted" / "scene.html").exists()
 
 
 def test_lifting_afterwards_gives_the_same_splats(files, run):
