@@ -36,7 +36,7 @@ from pano4d.runtime.outputs import OutputFolder, estimate_bytes
 from pano4d.runtime.pipeline import Animation, Progress
 from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
-from pano4d.runtime.video import read_fps, read_video, write_video
+from pano4d.runtime.video import VideoSettings, read_fps, read_video, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
 _LIFTED = ("splats", "scene.p4d", "scene.html", "preview.jpg", "report.json", "report.html")
@@ -57,6 +57,9 @@ class AnimateOptions(TypedDict, total=False):
         allow_aspect: Take a picture that is not 2:1.
         max_pixels: Largest picture to read.
         vram_limit_bytes: Memory of the GPU that a run may take. Default: all there is.
+        codec: Of the video: "h264" or "h265". Default: "h264".
+        bits: Of the video: 8 or 10. Default: 8.
+        frames: Files of the single frames: "png", or "exr" for linear light. Default: "png".
         progress: Called with stage, done, total.
     """
 
@@ -70,6 +73,9 @@ class AnimateOptions(TypedDict, total=False):
     allow_aspect: bool
     max_pixels: int | None
     vram_limit_bytes: int | None
+    codec: str | None
+    bits: int | None
+    frames: str | None
     progress: Progress | None
 
 
@@ -224,7 +230,8 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     with timer("render"):
         frames = render_job.render_frames(found, poses, settings, renderer, fps or SCENE_FPS, progress, closes(Path(scene)))
         if out.suffix:
-            write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular")
+            write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular",
+                        settings=VideoSettings(settings.codec, settings.bits))
         else:
             _write_frames(out, frames, overwrite, estimate_bytes(len(poses), height, width))
     outputs = {"width": width, "height": height, "frames": len(poses), "fps": settings.fps}
@@ -294,7 +301,7 @@ def _require_writable(out: Path, width: int, height: int, overwrite: bool) -> No
         raise SettingsError(f"--out {out.name} ends in {out.suffix}; give a name ending in .mp4, or one without an "
                             "ending for a folder of PNG frames.")
     if width % 2 or height % 2:
-        raise SettingsError(f"A video of {width}x{height} cannot be written as H.264; choose an even --size, or a folder "
+        raise SettingsError(f"A video of {width}x{height} cannot be written as 4:2:0; choose an even --size, or a folder "
                             "of PNG frames.")
     if out.is_dir():
         raise OutputError(f"{out} is a folder; --out needs another name for the video.")
@@ -348,9 +355,10 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
 
 def _animate_one(panorama: str | Path, out: str | Path, *, precision: str | None = None, **options: Any) -> dict:
     """Animate one panorama."""
+    video = VideoSettings(**{name: options.pop(name) for name in ("codec", "bits", "frames") if name in options})
     if precision:
         _require_precision(Path(options.get("bundle") or default_bundle_path()), precision)
-    return job.animate_into(panorama, out, **options)
+    return job.animate_into(panorama, out, video=video, **options)
 
 
 def _require_precision(path: Path, wanted: str) -> None:

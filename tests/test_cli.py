@@ -72,7 +72,7 @@ def test_generate_hands_every_option_to_the_library(calls):
                "--backend", "eager", "--seed", 7, "--steps", 5, "--mask-policy", "soft", "--depth", "d.npy",
                "--depth-scale", 2, "--gaussians", "1k", "--iterations", 50, "--device", "cpu",
                "--deltas", "--licence", "CC0", "--html", "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99,
-               "--motion", 60, "--fps", 10, "--loop", "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
+               "--motion", 60, "--fps", 10, "--codec", "h265", "--bits", 10, "--frames", "exr", "--loop", "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
     assert done.exit_code == 0, done.output
     (name, args, options), = calls
     settings = pano4d.AnimateSettings(width=2048, height=1024, seed=7, steps=5, mask_policy="soft",
@@ -83,7 +83,8 @@ def test_generate_hands_every_option_to_the_library(calls):
         "depth": Path("d.npy"), "depth_scale": 2.0, "depth_model": None, "depth_kind": None, "depth_geometry": None,
         "gaussians": 1000, "iterations": 50, "device": "cpu", "deltas": True, "licence": "CC0", "html": True,
         "overwrite": True, "resume": True,
-        "allow_aspect": True, "max_pixels": 99, "precision": "fp16", "vram_limit_bytes": 24 * 10**9, "progress": None}
+        "allow_aspect": True, "max_pixels": 99, "precision": "fp16", "vram_limit_bytes": 24 * 10**9,
+        "codec": "h265", "bits": 10, "frames": "exr", "progress": None}
 
 
 def test_what_is_not_given_is_left_to_the_library(calls):

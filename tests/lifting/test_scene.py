@@ -13,7 +13,7 @@ from pano4d.cli import cli
 from pano4d.lifting.container import Container
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.runtime.errors import BundleError, InputError
-from pano4d.runtime.video import read_fps
+from pano4d.runtime.video import read_fps, read_video
 
 SIZE = {"width": 128, "height": 64}
 
@@ -181,6 +181,23 @@ def test_a_page_is_written_when_asked_for(files, run):
         assert ('data-name="video.mp4"' in (files / "lifted" / "scene.html").read_text(encoding="utf-8")) is has_video
     assert run("lift", "out/frames", "--gaussians", 300, "--overwrite", out="lifted").exit_code == 0
     assert not (files / "lifted" / "scene.html").exists()
+
+
+def test_other_codecs_and_frames_hold_the_same_pictures(files, run):
+    assert run("generate", "p.png", "--mask", "m.png", "--gaussians", 300).exit_code == 0
+    options = ["--codec", "h265", "--bits", 10, "--frames", "exr"]
+    assert run("generate", "p.png", "--mask", "m.png", "--gaussians", 300, *options, out="other").exit_code == 0
+    assert [path.suffix for path in (files / "other" / "frames").iterdir()] == [".exr"] * 4
+    np.testing.assert_array_equal(read_video(files / "other" / "frames"), read_video(files / "out" / "frames"))
+    told = pano4d.inspect(files / "other")
+    assert told["spherical"]["v2"] and {**told["outputs"], "fps": 7} == {
+        "width": 128, "height": 64, "frames": 4, "fps": 7, "codec": "h265", "bits": 10, "frame_files": "exr"}
+    assert run("lift", "other/frames", "--mask", "m.png", "--gaussians", 300, out="lifted").exit_code == 0
+    for path in (files / "out" / "splats").iterdir():
+        assert path.read_bytes() == (files / "lifted" / "splats" / path.name).read_bytes()
+    for option, value in (("--codec", "vp9"), ("--bits", 9), ("--frames", "jpg")):
+        done = run("animate", "p.png", option, value, out="none")
+        assert done.exit_code == 1 and option in done.stderr and not (files / "none").exists()
 
 
 def test_lifting_afterwards_gives_the_same_splats(files, run):
