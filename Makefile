@@ -6,6 +6,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+NODE := $(CURDIR)/.venv/readers/node_modules
+READERS := @playcanvas/splat-transform@2.7.1 @sparkjsdev/spark@2.2.0 three@0.187.0
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-gpu clean
@@ -13,8 +15,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 demo: .venv/base.stamp
 	$(BIN)/pano4d generate examples/panorama.jpg --mask examples/panorama_mask.png --out out --overwrite
 
-test: .venv/test.stamp .venv/chromium.stamp
-	$(BIN)/python -m pytest -q -m "not gpu"
+test: .venv/test.stamp .venv/chromium.stamp .venv/readers.stamp
+	PATH="$(NODE)/.bin:$$PATH" NODE_PATH="$(NODE)" $(BIN)/python -m pytest -q -m "not gpu"
 
 test-gpu: .venv/test.stamp
 	$(BIN)/python -m pytest -q -m gpu
@@ -39,6 +41,12 @@ test-gpu: .venv/test.stamp
 	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium-headless-shell; } >/dev/null 2>&1 \
 	    || echo "chromium-headless-shell could not be installed: the viewer is not tested in a browser"; \
 	else echo "no Chromium, and not root with apt-get: the viewer is not tested in a browser"; fi
+	@touch $@
+
+# Programs of others that read what is written; where there is no npm, tests with them say so and are skipped.
+.venv/readers.stamp: | .venv/bin/python
+	@npm install --silent --no-audit --no-fund --prefix .venv/readers $(READERS) 2>/dev/null \
+	  || echo "npm could not install $(READERS): formats are not read by these"
 	@touch $@
 
 clean:

@@ -156,6 +156,9 @@ _out = _path_option("--out", required=True, help="Folder to write.")
 _mask = _path_option("--mask", help="Picture whose non-black pixels may move; for a batch, a folder of <name>.png.")
 _vram_limit = click.option("--vram-limit", "vram_limit_bytes", type=_Bytes(), metavar="AMOUNT",
                            help="GPU memory to stay within, such as 24GB or 800MiB.  [default: all there is]")
+_encoding = _options(
+    click.option("--codec", metavar="h264|h265", help="Codec of the video: h265 is smaller, h264 plays everywhere.  [default: h264]"),
+    click.option("--bits", type=int, metavar="8|10", help="Bits of the video's colours.  [default: 8]"))
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace earlier results, once the new ones are complete.")
 _resume = click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 _lifting = _options(
@@ -174,7 +177,8 @@ _lifting = _options(
                  help="Steps of optimising Gaussians; 0: leave them as placed.  [default: 400 on a GPU with gsplat, else 0]"),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to optimise Gaussians."),
     click.option("--deltas", is_flag=True, help="Store frames of scene.p4d as what differs from a keyframe, where smaller."),
-    click.option("--licence", metavar="TEXT", help="What scene.p4d says of its licence."))
+    click.option("--licence", metavar="TEXT", help="What scene.p4d says of its licence."),
+    click.option("--html", is_flag=True, help="Write scene.html too: one file that plays the scene in any browser, offline."))
 _animating = _options(
     _mask, _out,
     click.option("--size", type=_Size(), metavar="WxH", default="1024x512", show_default=True, help="Size of the result."),
@@ -196,6 +200,8 @@ _animating = _options(
                  help="Noise levels with guidance; other steps cost half.  [default: all]"),
     click.option("--loop", is_flag=True, help="Fade the second half back into the first frame, so that the video closes."),
     click.option("--fps", type=click.IntRange(min=1), help="Frames per second.  [default: the bundle's]"),
+    _encoding,
+    click.option("--frames", metavar="png|exr", help="Files of the single frames; exr: linear light.  [default: png]"),
     click.option("--fp16", is_flag=True, help="Refuse a bundle of another precision than fp16."),
     click.option("--allow-aspect", is_flag=True, help="Take a picture that is not 2:1."),
     click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture to read.  [default: 134217728]"),
@@ -263,7 +269,7 @@ def lift(video: Path, **options: Any) -> None:
               help="How far orbit and dolly go from the centre, over the distance of what is near.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="Where to draw; auto takes a GPU if torch sees one.")
-@_options(_overwrite, _talk)
+@_options(_encoding, _overwrite, _talk)
 def render(scene: Path, out: Path, overwrite: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     """Render a scene to a video while a camera moves.
 
@@ -272,6 +278,7 @@ def render(scene: Path, out: Path, overwrite: bool, as_json: bool, quiet: bool, 
     from pano4d.lifting.render_settings import RenderSettings
     from pano4d.lifting.scene import render as render_scene
 
+    options = {name: value for name, value in options.items() if value is not None}
     _run(render_scene, scene, out, as_json, quiet, settings=RenderSettings(**options), overwrite=overwrite)
 
 
@@ -303,7 +310,7 @@ def view(scene: Path, export: Path | None, video: Path | None, port: int, no_bro
          quiet: bool) -> None:
     """Look at a scene in a browser.
 
-    SCENE is the output folder of a run, a scene.p4d, a folder of PLY files, or one PLY file. The page is served on this
+    SCENE is the output folder of a run, a .p4d scene, a folder of PLY files, or one file of Gaussians. The page is served on this
     machine alone until Ctrl-C.
     """
     from pano4d.lifting.viewer.export import export_html

@@ -197,6 +197,20 @@ def container_table() -> str:
     return _table(("form", "MB"), rows)
 
 
+def viewer_table() -> str:
+    """Make the table of a scene opened in a browser from ``results/viewer.json``."""
+    result = json.loads((RESULTS / "viewer.json").read_text())
+    head = ("window", "all files decoded, s", "first picture, s", "another frame, s", "a turn by 90°, s",
+            "PSNR to our rasteriser, dB")
+
+    def told(figures: list[float]) -> str:
+        median, least, most = figures
+        return f"{median:.1f} ({least:.1f} to {most:.1f})"
+
+    return _table(head, [(row["window"], *(told(row[name]) for name in ("loaded_s", "opened_s", "frame_s", "turn_s")),
+                          f"{row['psnr_db']:.1f}") for row in result["windows"]])
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (RESULTS / "demo.json", demo_table),
     "fusion": (RESULTS / "fusion.json", fusion_table),
@@ -210,6 +224,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "lifting": (RESULTS / "lifting.json", lifting_table),
     "alignment": (RESULTS / "alignment.json", alignment_table),
     "container": (RESULTS / "container.json", container_table),
+    "viewer": (RESULTS / "viewer.json", viewer_table),
 }
 
 

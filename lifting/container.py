@@ -274,6 +274,21 @@ class Container:
                              "scene again.")
         return concatenate([static, moving])
 
+    def spz(self, entry: dict) -> bytes:
+        """Give a part as an SPZ file, as which most are stored.
+
+        Args:
+            entry: The manifest's ``static``, or one of its ``moving``; a delta is put together with its keyframe.
+
+        Returns:
+            The bytes of the file, whose hash holds.
+
+        Raises:
+            InputError: The part is missing, changed or damaged.
+        """
+        is_delta = entry["file"].endswith(".delta")
+        return spz.compress(spz.to_bytes(self._codes(entry))) if is_delta else self._stored(entry)
+
     def verify(self) -> int:
         """Read every part.
 
@@ -290,11 +305,7 @@ class Container:
 
     def _codes(self, entry: dict) -> Codes:
         """Read a part, and its keyframe if it is a delta."""
-        name = f"{self.path}: {entry['file']}"
-        data = read_member(self.path, entry["file"], entry["bytes"], entry["bytes"])
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise InputError(f"{name} is not what the manifest says (its SHA-256 differs); fetch or write the "
-                             "scene again.")
+        name, data = f"{self.path}: {entry['file']}", self._stored(entry)
         if entry["file"].endswith(".delta"):
             keyframe = next(one for one in self.manifest["moving"] if one["file"] == entry["keyframe"])
             codes = unpack_delta(data, self._codes(keyframe), name)
@@ -304,3 +315,11 @@ class Container:
             raise InputError(f"{name} holds {len(codes.alphas)} Gaussians and the manifest says {entry['gaussians']}; "
                              "fetch or write the scene again.")
         return codes
+
+    def _stored(self, entry: dict) -> bytes:
+        """Read a part as it is stored."""
+        data = read_member(self.path, entry["file"], entry["bytes"], entry["bytes"])
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise InputError(f"{self.path}: {entry['file']} is not what the manifest says (its SHA-256 differs); fetch or "
+                             "write the scene again.")
+        return data

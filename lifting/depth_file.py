@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pano4d.lifting.formats.exr import read_exr_channel
 from pano4d.runtime.errors import InputError
+from pano4d.runtime.exr import read_exr_channel
 from pano4d.runtime.sphere import pixel_directions, sample_panorama
 
 MAX_PIXELS = 16384 * 8192

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pano4d.runtime.errors import SettingsError
+from pano4d.runtime.video import VideoSettings
 
 PROJECTIONS = ("perspective", "equirectangular")
 PATHS = ("orbit", "dolly", "still")
@@ -30,6 +31,8 @@ class RenderSettings:
         ipd_m: Distance between the eyes, metres.
         radius: How far the built-in paths go from the centre, as a share of the distance of what is near.
         device: "auto", "cpu" or "cuda".
+        codec: "h264" or "h265".
+        bits: 8 or 10.
     """
 
     path: str = "orbit"
@@ -43,6 +46,8 @@ class RenderSettings:
     ipd_m: float = 0.063
     radius: float = 0.25
     device: str = "auto"
+    codec: str = "h264"
+    bits: int = 8
 
     def __post_init__(self) -> None:
         """Fill in what depends on something else, and check all.
@@ -64,6 +69,7 @@ class RenderSettings:
         _check(self.frames is None or self.seconds is None, "--frames and --seconds exclude each other; give one.")
         _check(self.seconds is None or 0.0 < self.seconds <= 86400.0,
                f"--seconds {self.seconds} is out of range; give a number above 0, at most 86400.")
+        VideoSettings(self.codec, self.bits)
         _check(self.count >= 1, "The video would have no frame; give a longer --seconds or --frames.")
         if self.projection == "equirectangular":
             _check(width == 2 * height, f"--size {width}x{height} is no panorama's; give twice as wide as high, such as "

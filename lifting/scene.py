@@ -23,6 +23,7 @@ from pano4d.lifting.scene_files import closes, find_scene, is_container
 from pano4d.lifting.scene_input import read_video_and_mask
 from pano4d.lifting.scene_lift import DepthSource, lift_into
 from pano4d.lifting.scene_options import AnimateOptions, GenerateOptions
+from pano4d.lifting.viewer.export import export_html
 from pano4d.runtime import image, inspection, job
 from pano4d.runtime.batch import run_batch
 from pano4d.runtime.bundle import Bundle, default_bundle_path
@@ -33,10 +34,10 @@ from pano4d.runtime.outputs import OutputFolder, estimate_bytes
 from pano4d.runtime.pipeline import Animation, Progress
 from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
-from pano4d.runtime.video import read_fps, write_video
+from pano4d.runtime.video import VideoSettings, read_fps, write_video
 
 _PRECISIONS = {"float16": "fp16", "float32": "fp32", "float8": "fp8"}
-_LIFTED = ("splats", "scene.p4d", "preview.jpg", "report.json", "report.html")
+_LIFTED = ("splats", "scene.p4d", "scene.html", "preview.jpg", "report.json", "report.html")
 
 
 def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOptions]) -> dict:
@@ -44,7 +45,7 @@ def generate(panorama: str | Path, out: str | Path, **options: Unpack[GenerateOp
 
     Args:
         panorama: Equirectangular picture, or a folder of them: one scene each, in ``out/<name>``.
-        out: Folder to write: video.mp4, frames/, splats/, scene.p4d, preview.jpg, report.json.
+        out: Folder to write: video.mp4, frames/, splats/, scene.p4d, preview.jpg, report.json; with ``html`` scene.html.
         **options: See `GenerateOptions`.
 
     Returns:
@@ -76,13 +77,13 @@ def animate(panorama: str | Path, out: str | Path, **options: Unpack[AnimateOpti
 def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, depth: str | Path | None = None,
          depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
          depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
-         device: str = "auto", deltas: bool = False, licence: str | None = None, seed: int = 0, overwrite: bool = False,
-         resume: bool = False, progress: Progress | None = None) -> dict:
+         device: str = "auto", deltas: bool = False, licence: str | None = None, html: bool = False, seed: int = 0,
+         overwrite: bool = False, resume: bool = False, progress: Progress | None = None) -> dict:
     """Lift a panoramic video to 3D Gaussians, one set per frame.
 
     Args:
         video: Equirectangular video, GIF, or folder of PNG frames.
-        out: Folder to write: splats/, scene.p4d, preview.jpg, report.json.
+        out: Folder to write: splats/, scene.p4d, preview.jpg, report.json; with ``html`` scene.html.
         mask: Picture whose non-black pixels move, or one for each frame: folder, video or GIF; None: everything.
         depth: Distance along each pixel's ray, a file or a folder of one for each frame; None: guessed from the first
             frame.
@@ -96,6 +97,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         device: Where to optimise: "auto", "cpu" or "cuda".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller.
         licence: What scene.p4d says of its licence.
+        html: Write scene.html too, one file that plays the scene offline in a browser, and the video if that is an MP4.
         seed: Of the views that are compared.
         resume: Go on with an interrupted run.
         overwrite: Replace earlier results once the new ones are complete.
@@ -121,6 +123,8 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     with OutputFolder(out, overwrite=overwrite, resume=resume, needs_bytes=needed, owns=_LIFTED) as folder:
         splats = lift_into(folder, frames, moving, source, settings, writer, timer, progress,
                            inputs["frames_sha256"])
+        if html:
+            splats["splats"]["html_bytes"] = _write_page(folder, video if Path(video).suffix.lower() == ".mp4" else None, timer)
         report = {"schema_version": job.REPORT_SCHEMA, "pano4d_version": __version__, "inputs": inputs,
                   "outputs": {"width": width, "height": height, "frames": count} | ({"fps": fps} if fps else {}), **splats,
                   "stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
@@ -156,7 +160,8 @@ def render(scene: str | Path, out: str | Path, *, settings: RenderSettings = Ren
     with timer("render"):
         frames = render_job.render_frames(found, poses, settings, renderer, fps or SCENE_FPS, progress, closes(Path(scene)))
         if out.suffix:
-            write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular")
+            write_video(out, frames, settings.fps, spherical=settings.projection == "equirectangular",
+                        settings=VideoSettings(settings.codec, settings.bits))
         else:
             _write_frames(out, frames, overwrite, estimate_bytes(len(poses), height, width))
     outputs = {"width": width, "height": height, "frames": len(poses), "fps": settings.fps}
@@ -226,7 +231,7 @@ def _require_writable(out: Path, width: int, height: int, overwrite: bool) -> No
         raise SettingsError(f"--out {out.name} ends in {out.suffix}; give a name ending in .mp4, or one without an "
                             "ending for a folder of PNG frames.")
     if width % 2 or height % 2:
-        raise SettingsError(f"A video of {width}x{height} cannot be written as H.264; choose an even --size, or a folder "
+        raise SettingsError(f"A video of {width}x{height} cannot be written as 4:2:0; choose an even --size, or a folder "
                             "of PNG frames.")
     if out.is_dir():
         raise OutputError(f"{out} is a folder; --out needs another name for the video.")
@@ -256,7 +261,7 @@ def _each(job_of_one: Callable[..., dict], panorama: str | Path, out: str | Path
 def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | None = None,
                   depth_scale: float | None = None, depth_model: str | Path | None = None, depth_kind: str | None = None,
                   depth_geometry: str | None = None, gaussians: int | None = None, iterations: int | None = None,
-                  device: str = "auto", deltas: bool = False, licence: str | None = None,
+                  device: str = "auto", deltas: bool = False, licence: str | None = None, html: bool = False,
                   settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
     """Animate and lift one panorama."""
     height, width, lifting = settings.height, settings.width, LiftSettings(gaussians, iterations, device, settings.seed)
@@ -269,7 +274,10 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
         origin = {"name": Path(panorama).name, "sha256": sha256_of(Path(panorama).read_bytes())}
         writer = functools.partial(ContainerWriter, fps=animation.settings.fps, source=origin, licence=licence,
                                    deltas=deltas)
-        return lift_into(folder, animation.frames, animation.mask, source, lifting, writer, timer, progress)
+        added = lift_into(folder, animation.frames, animation.mask, source, lifting, writer, timer, progress)
+        if html:
+            added["splats"]["html_bytes"] = _write_page(folder, None, timer)
+        return added
 
     return _animate_one(panorama, out, settings=settings, extend=extend,
                         extra_bytes=estimate_bytes(frames, 0, 0, gaussians=each), **options)
@@ -277,9 +285,10 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
 
 def _animate_one(panorama: str | Path, out: str | Path, *, precision: str | None = None, **options: Any) -> dict:
     """Animate one panorama."""
+    video = VideoSettings(**{name: options.pop(name) for name in ("codec", "bits", "frames") if name in options})
     if precision:
         _require_precision(Path(options.get("bundle") or default_bundle_path()), precision)
-    return job.animate_into(panorama, out, **options)
+    return job.animate_into(panorama, out, video=video, **options)
 
 
 def _require_precision(path: Path, wanted: str) -> None:
@@ -288,3 +297,10 @@ def _require_precision(path: Path, wanted: str) -> None:
     if found != wanted:
         raise BundleError(f"The bundle {path} is {found} and {wanted} was asked for: leave --{wanted} out, or build "
                           f"one with pano4d build CHECKPOINT --out FOLDER --precision {wanted}.")
+
+
+def _write_page(folder: OutputFolder, video: str | Path | None, timer: StageTimer) -> int:
+    """Write scene.html of the scene.p4d written before, with a video or the one written before, and return its size."""
+    with timer("html"):
+        title = f"{folder.target.resolve().name} · pano4d"
+        return export_html(folder.path("scene.p4d"), video, folder.path("scene.html"), title=title)["bytes"]

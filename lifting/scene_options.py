@@ -22,6 +22,9 @@ class AnimateOptions(TypedDict, total=False):
         allow_aspect: Take a picture that is not 2:1.
         max_pixels: Largest picture to read.
         vram_limit_bytes: Memory of the GPU that a run may take. Default: all there is.
+        codec: Of the video: "h264" or "h265". Default: "h264".
+        bits: Of the video: 8 or 10. Default: 8.
+        frames: Files of the single frames: "png", or "exr" for linear light. Default: "png".
         progress: Called with stage, done, total.
     """
 
@@ -35,11 +38,14 @@ class AnimateOptions(TypedDict, total=False):
     allow_aspect: bool
     max_pixels: int | None
     vram_limit_bytes: int | None
+    codec: str | None
+    bits: int | None
+    frames: str | None
     progress: Progress | None
 
 
 class GenerateOptions(AnimateOptions, total=False):
-    """Options of `generate`: those of `animate`, and ten more.
+    """Options of `generate`: those of `animate`, and eleven more.
 
     Attributes:
         depth: Distance along each pixel's ray: 16-bit PNG, NPY or EXR, or a folder of one for each frame; for a batch a
@@ -54,6 +60,7 @@ class GenerateOptions(AnimateOptions, total=False):
         device: Where to optimise: "auto", "cpu" or "cuda". Default: "auto".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller. Default: no.
         licence: What scene.p4d says of its licence. Default: nothing.
+        html: Write scene.html too, one file that plays scene and video offline in a browser. Default: no.
     """
 
     depth: str | Path | None
@@ -66,3 +73,4 @@ class GenerateOptions(AnimateOptions, total=False):
     device: str
     deltas: bool
     licence: str | None
+    html: bool

@@ -123,7 +123,7 @@ def _output_figures(path: Path) -> dict:
         report = json.loads((path / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path / 'report.json'} cannot be read: {error}; run again with --overwrite.") from error
-    names = ("video.mp4", "frames", "splats", "scene.p4d", "preview.jpg", "report.html")
+    names = ("video.mp4", "frames", "splats", "scene.p4d", "scene.html", "preview.jpg", "report.html")
     files = [_file_row(path, name) for name in names]
     return {"kind": "output", "path": str(path), "spherical": _spherical(path / "video.mp4"), **report,
             "files": [row for row in files if row]}

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from pano4d.runtime import image, quality, quality_time, video
+from pano4d.runtime import exr, image, quality, quality_time
 from pano4d.runtime.bundle import Bundle, default_bundle_path
 from pano4d.runtime.outputs import OutputFolder, estimate_bytes
 from pano4d.runtime.parallel import each
 from pano4d.runtime.pipeline import Animation, Animator, Progress
 from pano4d.runtime.report import StageTimer, write_report
 from pano4d.runtime.settings import AnimateSettings
+from pano4d.runtime.video import VideoSettings, write_video
 
 Extension = Callable[[OutputFolder, Animation, StageTimer, Progress], dict]
 """More stages of a job: gets the folder and the animation, returns what it adds to the report."""
 
-OWNED = ("video.mp4", "frames", "splats", "scene.p4d", "preview.jpg", "report.json", "report.html")
+OWNED = ("video.mp4", "frames", "splats", "scene.p4d", "scene.html", "preview.jpg", "report.json", "report.html")
 REPORT_SCHEMA = 1
 
 
@@ -26,7 +27,8 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
                  bundle: str | Path | None = None, backend: str | None = None,
                  settings: AnimateSettings = AnimateSettings(), overwrite: bool = False, resume: bool = False,
                  allow_aspect: bool = False, max_pixels: int = image.MAX_PIXELS, progress: Progress | None = None,
-                 extend: Extension | None = None, extra_bytes: int = 0, vram_limit_bytes: int | None = None) -> dict:
+                 extend: Extension | None = None, extra_bytes: int = 0, vram_limit_bytes: int | None = None,
+                 video: VideoSettings = VideoSettings()) -> dict:
     """Animate a panorama file and write the results.
 
     Args:
@@ -45,6 +47,7 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
         extend: More stages to run before the results are put in place.
         extra_bytes: What ``extend`` will write, for the check of disk space.
         vram_limit_bytes: Memory of the GPU that the run may take; None for all there is.
+        video: How video and frames are written.
 
     Returns:
         The report, as written to ``report.json``.
@@ -57,15 +60,19 @@ def animate_into(panorama: str | Path, out: str | Path, *, mask: str | Path | No
     picture, moving, whole, inputs = read_inputs(Path(panorama), mask, settings, allow_aspect, max_pixels)
     timer, progress = StageTimer(), progress or (lambda *_: None)
     needed = estimate_bytes(opened.tile["frames"], settings.height, settings.width) + extra_bytes
+    if video.frames == "exr":
+        # Halves take twice the bytes.
+        needed += estimate_bytes(opened.tile["frames"], settings.height, settings.width)
     with OutputFolder(out, overwrite=overwrite, resume=resume, needs_bytes=needed, owns=OWNED) as folder:
         animation = animator.animate(picture, moving, progress, timer, folder.resume_folder, whole)
         with timer("write"):
-            write_frames(folder, animation, progress)
+            write_frames(folder, animation, progress, video)
         added = extend(folder, animation, timer, progress) if extend else {}
         with timer("measure"):
             figures = measure(animation, picture)
         inputs |= {"notes": inputs["notes"] + animator.notes}
         report = describe(opened, animation, inputs, figures, backend) | added
+        report["outputs"] |= {"codec": video.codec, "bits": video.bits, "frame_files": video.frames}
         report |= {"stages": timer.entries, "seconds": round(timer.total_seconds, 3)}
         write_report(folder.path("report.json"), report)
         folder.commit()
@@ -97,11 +104,12 @@ def read_inputs(panorama: Path, mask: str | Path | None, settings: AnimateSettin
     return image.resize_panorama(source.pixels, *size), moving, whole, inputs
 
 
-def write_frames(folder: OutputFolder, animation: Animation, progress: Progress) -> None:
-    """Write ``frames/frame_0000.png ...`` and ``video.mp4``."""
-    paths = [folder.path(f"frames/frame_{t:04d}.png") for t in range(len(animation.frames))]
-    each(lambda t: image.write_png(paths[t], animation.frames[t]), range(len(paths)), functools.partial(progress, "write"))
-    video.write_video(folder.path("video.mp4"), animation.frames, animation.settings.fps)
+def write_frames(folder: OutputFolder, animation: Animation, progress: Progress, settings: VideoSettings) -> None:
+    """Write ``frames/frame_0000.png ...``, or EXR files, and ``video.mp4``."""
+    paths = [folder.path(f"frames/frame_{t:04d}.{settings.frames}") for t in range(len(animation.frames))]
+    write = image.write_png if settings.frames == "png" else exr.write_exr_picture
+    each(lambda t: write(paths[t], animation.frames[t]), range(len(paths)), functools.partial(progress, "write"))
+    write_video(folder.path("video.mp4"), animation.frames, animation.settings.fps, settings=settings)
 
 
 def measure(animation: Animation, picture: np.ndarray) -> dict:

@@ -71,8 +71,8 @@ def test_generate_hands_every_option_to_the_library(calls):
     done = run("generate", "p.jpg", "--mask", "m.png", "--out", "o", "--size", "2048x1024", "--bundle", "b",
                "--backend", "eager", "--seed", 7, "--steps", 5, "--mask-policy", "soft", "--depth", "d.npy",
                "--depth-scale", 2, "--gaussians", "1k", "--iterations", 50, "--device", "cpu",
-               "--deltas", "--licence", "CC0", "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99,
-               "--motion", 60, "--fps", 10, "--loop", "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
+               "--deltas", "--licence", "CC0", "--html", "--overwrite", "--resume", "--allow-aspect", "--max-pixels", 99,
+               "--motion", 60, "--fps", 10, "--codec", "h265", "--bits", 10, "--frames", "exr", "--loop", "--guidance-interval", "0.5:50", "--fp16", "--vram-limit", "24GB")
     assert done.exit_code == 0, done.output
     (name, args, options), = calls
     settings = pano4d.AnimateSettings(width=2048, height=1024, seed=7, steps=5, mask_policy="soft",
@@ -81,9 +81,10 @@ def test_generate_hands_every_option_to_the_library(calls):
     assert options == {
         "mask": Path("m.png"), "bundle": Path("b"), "backend": "eager", "settings": settings,
         "depth": Path("d.npy"), "depth_scale": 2.0, "depth_model": None, "depth_kind": None, "depth_geometry": None,
-        "gaussians": 1000, "iterations": 50, "device": "cpu", "deltas": True, "licence": "CC0",
+        "gaussians": 1000, "iterations": 50, "device": "cpu", "deltas": True, "licence": "CC0", "html": True,
         "overwrite": True, "resume": True,
-        "allow_aspect": True, "max_pixels": 99, "precision": "fp16", "vram_limit_bytes": 24 * 10**9, "progress": None}
+        "allow_aspect": True, "max_pixels": 99, "precision": "fp16", "vram_limit_bytes": 24 * 10**9,
+        "codec": "h265", "bits": 10, "frames": "exr", "progress": None}
 
 
 def test_what_is_not_given_is_left_to_the_library(calls):
@@ -104,7 +105,7 @@ def test_lift_and_build(calls):
         ("lift", (Path("v.mp4"), Path("o")), {"mask": Path("m.png"), "depth": Path("d.png"), "depth_scale": None,
                                               "depth_model": None, "depth_kind": None, "depth_geometry": None,
                                               "gaussians": None, "iterations": None, "device": "auto", "deltas": False,
-                                              "licence": None, "seed": 0,
+                                              "licence": None, "html": False, "seed": 0,
                                               "overwrite": False, "resume": False, "progress": None}),
         ("build_bundle", (Path("ckpt"), Path("e")), {"backend": "onnxruntime", "precision": "fp32", "tile_px": 256,
                                                      "frames": 14, "tile_batch": 2, "force": False,

@@ -22,7 +22,7 @@ ALLOWED = {
                       "pano4d.runtime.backends", "pano4d.runtime.memory_plan", "pano4d.runtime.settings",
                       "pano4d.runtime.amounts", "pano4d.runtime.calibration", "pano4d.runtime.image"),
     "lifting": ("pano4d.lifting", "pano4d.runtime.sphere", "pano4d.runtime.tiles", "pano4d.runtime.image",
-                "pano4d.runtime.video", "pano4d.runtime.errors"),
+                "pano4d.runtime.video", "pano4d.runtime.exr", "pano4d.runtime.parallel", "pano4d.runtime.errors"),
     "runtime": ("pano4d.runtime", "pano4d.__version__"),
 }
 JOIN_BOTH_ROOMS = {Path(f"lifting/{name}.py") for name in ("scene", "scene_input", "scene_lift", "scene_options")}

@@ -6,13 +6,12 @@ x y z, nx ny nz (zero, kept because some viewers insist on them), f_dc_0..2, f_r
 Axes are OpenCV's (y down), as in files trained from COLMAP cameras.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from pano4d.lifting.formats.storage import read_bytes
+from pano4d.lifting.formats.storage import read_bytes, write_bytes
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.runtime.errors import InputError
 
@@ -64,12 +63,32 @@ def to_rows(gaussians: Gaussians) -> np.ndarray:
     return rows
 
 
+def pack_rows(parts: Iterable[np.ndarray]) -> bytes:
+    """Pack rows as one PLY file in memory.
+
+    Args:
+        parts: Row arrays of the same width, from ``to_rows``, one after another.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        Nothing.
+    """
+    parts = [np.ascontiguousarray(p, "<f4") for p in parts]
+    names = property_names((parts[0].shape[1] - 14) // 3)
+    header = "ply\nformat binary_little_endian 1.0\n"
+    header += f"element vertex {sum(map(len, parts))}\n"
+    header += "".join(f"property float {name}\n" for name in names) + "end_header\n"
+    return b"".join([header.encode("ascii"), *(part.data for part in parts)])
+
+
 def write_rows(path: Path, parts: Iterable[np.ndarray]) -> int:
     """Write packed rows as one PLY file, which appears under its name only when whole.
 
     Args:
         path: File to write; replaced if it exists.
-        parts: Row arrays of the same width, from ``to_rows``, written one after another.
+        parts: As for `pack_rows`.
 
     Returns:
         Size of the file in bytes.
@@ -77,23 +96,7 @@ def write_rows(path: Path, parts: Iterable[np.ndarray]) -> int:
     Raises:
         OSError: The file cannot be written.
     """
-    parts = [np.ascontiguousarray(p, "<f4") for p in parts]
-    names = property_names((parts[0].shape[1] - 14) // 3)
-    header = "ply\nformat binary_little_endian 1.0\n"
-    header += f"element vertex {sum(map(len, parts))}\n"
-    header += "".join(f"property float {name}\n" for name in names) + "end_header\n"
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with open(partial, "wb") as file:
-            file.write(header.encode("ascii"))
-            for part in parts:
-                file.write(part.data)
-            size = file.tell()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return size
+    return write_bytes(path, pack_rows(parts))
 
 
 def write_ply(path: Path, gaussians: Gaussians) -> int:

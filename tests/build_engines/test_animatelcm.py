@@ -85,7 +85,7 @@ def test_a_distilled_model_has_not_the_licence_of_the_name_it_keeps(folder, tmp_
     assert read_checkpoint(copied).license == "unknown" and read_checkpoint(copied).sampler["solver"] == "lcm"
 
 
-def test_it_is_built_and_moves_only_where_it_may(base, denoiser, tmp_path):
+def test_it_is_built_and_moves_only_where_it_may(base, denoiser, exports_once, tmp_path):
     bundle = build_bundle(base, tmp_path / "engines", tile_px=16, frames=2, max_guidance_scale=1.0, unet=denoiser)
     animator = Animator(bundle, AnimateSettings(width=64, height=32))
     np.testing.assert_array_equal(animator.sigmas, consistency_sigmas(4, 0.002, 700.0))

@@ -42,7 +42,7 @@ def test_what_it_recommends_is_in_its_own_files(published):
     assert all(found.sampler[name] == SVD[name] for name in ("fps", "motion_bucket_id", "solver", "max_guidance_scale"))
 
 
-def test_it_is_built_and_moves_only_where_it_may(published, tmp_path):
+def test_it_is_built_and_moves_only_where_it_may(published, tmp_path, exports_once):
     folder, (channels, _, _, license) = published
     bundle = build_bundle(folder, tmp_path / "engines", tile_px=16, frames=2, max_guidance_scale=1.0)
     model = inspect(bundle.path)["model"]

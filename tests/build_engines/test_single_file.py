@@ -197,7 +197,7 @@ def test_engines_of_both_agree(folder, single, tmp_path):
 
 
 @pytest.mark.parametrize("name, channels, frames", [("svd", 8, 14), ("svd_xt_1_1", 8, 25), ("animate_anything_svd_v1.0", 9, 14)])
-def test_a_file_of_each_kind_is_built_and_moves_only_where_it_may(written, tmp_path, name, channels, frames):
+def test_a_file_of_each_kind_is_built_and_moves_only_where_it_may(written, exports_once, tmp_path, name, channels, frames):
     folder = written(tmp_path / "folder", channels, frames, width=64, told=None, scale=0.18215, layers=2)
     save_file(original(folder), tmp_path / f"{name}.safetensors")
     bundle = build_bundle(tmp_path / f"{name}.safetensors", tmp_path / "engines", tile_px=16, frames=2, max_guidance_scale=1.0)

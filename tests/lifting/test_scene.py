@@ -1,6 +1,7 @@
 """The whole chain from files to files, with the stand-in for a model."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pano4d.cli import cli
 from pano4d.lifting.container import Container
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.runtime.errors import BundleError, InputError
-from pano4d.runtime.video import read_fps
+from pano4d.runtime.video import read_fps, read_video
 
 SIZE = {"width": 128, "height": 64}
 
@@ -165,6 +166,38 @@ def test_a_video_that_is_lifted_keeps_its_pace(files, run):
     assert json.loads(done.stdout)["outputs"]["fps"] == told["fps"] == 9 and told["licence"] == "CC0"
     assert told["source"]["name"] == "video.mp4" and read_fps(files / "out" / "frames") is None
     assert read_fps(files / "text.png") is None
+
+
+def test_a_page_is_written_when_asked_for(files, run):
+    assert run("generate", "p.png", "--gaussians", 300, "--html").exit_code == 0
+    page, report = files / "out" / "scene.html", json.loads((files / "out" / "report.json").read_text())
+    assert report["splats"]["html_bytes"] == page.stat().st_size and report["stages"][-2]["name"] == "html"
+    text = page.read_text(encoding="utf-8")
+    assert "<title>out · pano4d</title>" in text
+    assert re.findall('data-name="([^"$]+)" ', text) == ["static.spz", *(f"moving_{i:04d}.spz" for i in range(4)), "video.mp4",
+                                                      "viewer.js.gz"]
+    for source, has_video in (("out/video.mp4", True), ("out/frames", False)):
+        assert run("lift", source, "--gaussians", 300, "--html", "--deltas", "--overwrite", out="lifted").exit_code == 0
+        assert ('data-name="video.mp4"' in (files / "lifted" / "scene.html").read_text(encoding="utf-8")) is has_video
+    assert run("lift", "out/frames", "--gaussians", 300, "--overwrite", out="lifted").exit_code == 0
+    assert not (files / "lifted" / "scene.html").exists()
+
+
+def test_other_codecs_and_frames_hold_the_same_pictures(files, run):
+    assert run("generate", "p.png", "--mask", "m.png", "--gaussians", 300).exit_code == 0
+    options = ["--codec", "h265", "--bits", 10, "--frames", "exr"]
+    assert run("generate", "p.png", "--mask", "m.png", "--gaussians", 300, *options, out="other").exit_code == 0
+    assert [path.suffix for path in (files / "other" / "frames").iterdir()] == [".exr"] * 4
+    np.testing.assert_array_equal(read_video(files / "other" / "frames"), read_video(files / "out" / "frames"))
+    told = pano4d.inspect(files / "other")
+    assert told["spherical"]["v2"] and {**told["outputs"], "fps": 7} == {
+        "width": 128, "height": 64, "frames": 4, "fps": 7, "codec": "h265", "bits": 10, "frame_files": "exr"}
+    assert run("lift", "other/frames", "--mask", "m.png", "--gaussians", 300, out="lifted").exit_code == 0
+    for path in (files / "out" / "splats").iterdir():
+        assert path.read_bytes() == (files / "lifted" / "splats" / path.name).read_bytes()
+    for option, value in (("--codec", "vp9"), ("--bits", 9), ("--frames", "jpg")):
+        done = run("animate", "p.png", option, value, out="none")
+        assert done.exit_code == 1 and option in done.stderr and not (files / "none").exists()
 
 
 def test_lifting_afterwards_gives_the_same_splats(files, run):

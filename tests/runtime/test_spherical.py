@@ -1,7 +1,9 @@
 """Spherical metadata, checked by a walk over the boxes that shares no code with the writer."""
 
 import struct
+import subprocess
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -23,37 +25,63 @@ def walk(data, begin=0, end=None, path=""):
             yield from walk(data, begin + 8, begin + size, here)
         if kind == "stsd":
             yield from walk(data, begin + 16, begin + size, here)
-        if kind == "avc1":
+        if kind in ("avc1", "hvc1"):
             yield from walk(data, begin + 8 + 78, begin + size, here)
         begin += size
     assert begin == end
 
 
+@pytest.fixture(params=video.CODECS)
+def settings(request):
+    return video.VideoSettings(request.param)
+
+
 @pytest.fixture
-def clip(tmp_path):
+def clip(tmp_path, settings):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (5, 32, 64, 3), np.uint8)
-    video.write_video(tmp_path / "clip.mp4", frames, 7)
+    video.write_video(tmp_path / "clip.mp4", frames, 7, settings=settings)
     return tmp_path / "clip.mp4"
 
 
 @pytest.fixture
-def plain(tmp_path):
-    video.write_video(tmp_path / "plain.mp4", np.full((5, 32, 64, 3), 90, np.uint8), 7, spherical=False)
+def plain(tmp_path, settings):
+    video.write_video(tmp_path / "plain.mp4", np.full((5, 32, 64, 3), 90, np.uint8), 7, spherical=False, settings=settings)
     return tmp_path / "plain.mp4"
 
 
-def test_boxes_where_players_look(clip):
+def test_boxes_where_players_look(clip, settings):
     data = clip.read_bytes()
     boxes = {path: data[begin:end] for path, begin, end in walk(data)}
     v1 = boxes["/moov/trak/uuid"]
     assert v1[:16].hex() == "ffcc8263f8554a938814587a02521fdd"
     assert b"<GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType>" in v1
-    entry = "/moov/trak/mdia/minf/stbl/stsd/avc1"
+    entry = "/moov/trak/mdia/minf/stbl/stsd/" + {"h264": "avc1", "h265": "hvc1"}[settings.codec]
     assert boxes[f"{entry}/st3d"] == bytes(5)
     assert boxes[f"{entry}/sv3d/svhd"] == bytes(4) + b"pano4d\0"
     assert boxes[f"{entry}/sv3d/proj/prhd"] == bytes(16)
     assert boxes[f"{entry}/sv3d/proj/equi"] == bytes(20)
+
+
+@pytest.mark.parametrize("hidden, told", [((), True), ((b"uuid",), True), ((b"st3d", b"sv3d"), True),
+                                          ((b"uuid", b"st3d", b"sv3d"), False)])
+def test_another_parser_finds_either_version(clip, hidden, told):
+    """ffmpeg reads V2, and V1 where there is no V2; a box of another name is left aside."""
+    data = clip.read_bytes()
+    for kind in hidden:
+        data = data.replace(kind, b"free")
+    clip.write_bytes(data)
+    found = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", clip], capture_output=True, text=True).stderr
+    assert ("equirectangular" in found) is told
+
+
+def test_frames_last_equally_long(clip):
+    data = clip.read_bytes()
+    times = next(data[begin:end] for path, begin, end in walk(data) if path.endswith("/stts"))
+    clock = next(data[begin:end] for path, begin, end in walk(data) if path.endswith("/mdhd"))
+    entries, count, ticks = struct.unpack(">III", times[4:16])
+    assert (entries, count) == (1, 5) and len(times) == 16
+    assert struct.unpack(">I", clock[12:16])[0] == 7 * ticks
 
 
 def test_header_comes_first_and_chunks_point_into_the_data(clip):

@@ -71,7 +71,7 @@ def to_spz(g: Gaussians) -> bytes:
     return gzip.compress(header + b"".join(np.ascontiguousarray(part).tobytes() for part in parts), 6)
 
 
-def _write_scene(folder: Path, static: Gaussians | None, frames: list[Gaussians], fps: float = 7.0) -> Path:
+def _write_scene(folder: Path, static: Gaussians, frames: list[Gaussians], fps: float = 7.0) -> Path:
     """Write a scene.p4d as a folder."""
     folder.mkdir(parents=True)
 
@@ -81,8 +81,9 @@ def _write_scene(folder: Path, static: Gaussians | None, frames: list[Gaussians]
         return {"file": name, "gaussians": len(g), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     manifest = {"format": "p4d", "schema_version": 1, "generator": "pano4d", "fps": fps, "frames": max(len(frames), 1),
-                "axes": "x right, y down, z forward", "units": "metre", "up": [0, -1, 0], "near_m": 2.4, "median_m": 6.0,
-                "static": part("static.spz", static) if static is not None else None,
+                "axes": "x right, y down, z forward", "units": "metre", "up": [0, -1, 0],
+                "bounds": {"min": [-6, -6, -6], "max": [6, 6, 6]}, "near_m": 2.4, "median_m": 6.0,
+                "static": part("static.spz", static),
                 "moving": [part(f"moving_{i:04d}.spz", g) for i, g in enumerate(frames)]}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -7,7 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from pano4d.lifting.container import Container, write_container
 from pano4d.lifting.formats.ply import read_ply, write_ply
+from pano4d.lifting.formats.table import write_gaussians
+from pano4d.lifting.gaussians import take
 from pano4d.lifting.viewer.scene_files import open_scene
 from pano4d.runtime.errors import InputError
 
@@ -27,6 +30,25 @@ def test_a_stored_archive_is_read(lettered, tmp_path):
     scene = open_scene(tmp_path)
     assert scene.manifest == open_scene(lettered).manifest
     assert scene.read("moving_0002.spz") == open_scene(lettered).read("moving_0002.spz")
+
+
+def test_deltas_are_handed_out_as_the_files_they_stand_for(lettered_frames, tmp_path):
+    still, moving = lettered_frames[0], [take(frame, slice(-81, None)) for frame in lettered_frames]
+    for name in ("plain", "deltas"):
+        (tmp_path / name).mkdir()
+        write_container(tmp_path / name / "scene.p4d", still, moving, 7, deltas=name == "deltas")
+    plain, deltas = (open_scene(tmp_path / name) for name in ("plain", "deltas"))
+    assert any("keyframe" in entry for entry in Container.open(tmp_path / "deltas" / "scene.p4d").manifest["moving"])
+    assert deltas.manifest == plain.manifest
+    assert [deltas.read(name) for name in deltas.names] == [plain.read(name) for name in plain.names]
+
+
+def test_a_part_that_changed_is_not_handed_out(lettered, tmp_path):
+    shutil.copytree(lettered / "scene.p4d", tmp_path / "scene.p4d")
+    part = tmp_path / "scene.p4d" / "moving_0001.spz"
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match="moving_0001.spz is not what the manifest says"):
+        open_scene(tmp_path).read("moving_0001.spz")
 
 
 def test_the_video_of_the_run_is_found(lettered, tmp_path):
@@ -55,15 +77,17 @@ def test_one_ply_file_is_a_scene_that_stays(lettered_frames, tmp_path):
     write_ply(tmp_path / "one.ply", lettered_frames[0])
     scene = open_scene(tmp_path / "one.ply")
     assert scene.names == ("static.ply",) and scene.manifest["frames"] == 1
+    write_gaussians(tmp_path / "one.spz", lettered_frames[0])
+    assert open_scene(tmp_path / "one.spz").names == ("static.ply",)
 
 
 @pytest.mark.parametrize("change, word", [
     ({"schema_version": 2}, "schema version 2"),
-    ({"format": "else"}, "not that of a scene"),
-    ({"frames": 5}, "not that of a scene"),
-    ({"moving": [{"file": "../../secret.spz"}] * 3}, "not that of a scene"),
-    ({"moving": [{"file": "moving_0000.delta"}] * 3}, "without --deltas"),
-    ({"moving": 3}, "damaged"),
+    ({"format": "else"}, "no manifest of a p4d scene"),
+    ({"frames": 5}, "'moving' in manifest.json"),
+    ({"moving": [{"file": "../../secret.spz"}] * 3}, r"'moving\[0\]' in manifest.json"),
+    ({"moving": [{"file": "moving_0000.delta"}] * 3}, r"'moving\[0\]' in manifest.json"),
+    ({"moving": 3}, "'moving' in manifest.json"),
 ])
 def test_a_manifest_that_cannot_be_played_is_refused(lettered, tmp_path, change, word):
     shutil.copytree(lettered / "scene.p4d", tmp_path / "scene.p4d")
@@ -81,9 +105,9 @@ def test_what_is_missing_is_named(lettered, tmp_path):
     with pytest.raises(InputError, match="video"):
         open_scene(lettered, tmp_path / "no.mp4")
     (tmp_path / "scene.p4d").write_bytes(b"no archive")
-    with pytest.raises(InputError, match="no scene.p4d"):
+    with pytest.raises(InputError, match="no zip file"):
         open_scene(tmp_path)
     shutil.copytree(lettered / "scene.p4d", tmp_path / "half.p4d")
     (tmp_path / "half.p4d" / "static.spz").unlink()
-    with pytest.raises(InputError, match="static.spz is missing"):
+    with pytest.raises(InputError, match="static.spz cannot be read"):
         open_scene(tmp_path / "half.p4d").read("static.spz")

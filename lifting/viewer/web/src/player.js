@@ -167,7 +167,8 @@ export class Player {
     // A frame that is being sorted is shown before the next one is asked for.
     if ((this.tab === "video" || this.stage.caughtUp) && this.timeline.tick(now)) this.follow();
     else if (!this.timeline.playing && document.body.classList.contains("playing")) this.label();
-    if (this.view.changed && !presenting) {
+    const turned = this.view.changed;
+    if (turned && !presenting) {
       this.view.changed = false;
       for (const part of [this.stage, this.sphere]) {
         if (part) {
@@ -178,8 +179,12 @@ export class Player {
       this.plan.draw();
     }
     if (presenting || (this.drawing && this.stage.dirty && this.stage.complete && this.tab !== "video")) {
-      this.stage.draw();
-      this.readout.count(now);
+      if (presenting || turned || this.stage.caughtUp || !this.stage.draws) {
+        this.stage.draw();
+        this.readout.count(now);
+      } else {
+        this.stage.prepare();
+      }
     }
     if (this.sphere && this.sphere.dirty && this.tab !== "scene") this.sphere.draw();
     this.readout.draw(now, () => this.stage.memory());
@@ -241,7 +246,7 @@ export class Player {
       stats: () => ({
         ...this.stage.memory(), fps: this.readout.rate, draws: this.stage.draws, frames: this.frames,
         gaussians: this.stage.spark.activeSplats, inlineFilesLeft: this.source.left(),
-        loadedMs: this.times.loaded, readyMs: this.times.ready,
+        renderer: this.stage.rendererName, loadedMs: this.times.loaded, readyMs: this.times.ready,
       }),
     };
   }

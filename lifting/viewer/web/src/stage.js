@@ -1,7 +1,8 @@
 // The splats of all frames, and the canvas that shows one of them.
 
-import { PackedSplats, SparkRenderer, SplatMesh } from "@sparkjsdev/spark";
+import { PackedSplats, SplatMesh } from "@sparkjsdev/spark";
 import * as THREE from "three";
+import { BatchedSpark } from "./batches.js";
 
 const NONE = new Uint32Array(0);
 const BYTES_PER_SPLAT = 16;
@@ -18,7 +19,7 @@ export class Stage {
     this.draws = 0;
     this.packs = 0;
     // As in 3DGS: no splat is thinner than a pixel, and its opacity stays what the file says.
-    this.spark = new SparkRenderer({
+    this.spark = new BatchedSpark({
       renderer: this.renderer, preBlurAmount: 0.3, blurAmount: 0, maxStdDev: 3, maxPixelRadius: 2048,
       enableLod: false, onDirty: () => { this.dirty = true; },
     });
@@ -80,7 +81,7 @@ export class Stage {
   // Whether the canvas shows what is wanted, sorted for the present direction.
   get settled() {
     const { spark } = this;
-    return !this.dirty && !spark.dirty && !spark.sorting && !spark.sortDirty && spark.display === spark.current
+    return !this.dirty && !spark.dirty && this.finished && !spark.sorting && !spark.sortDirty && spark.display === spark.current
       && (this.moving.length ? this.shown === this.wanted : this.draws > 0);
   }
 
@@ -91,9 +92,27 @@ export class Stage {
   }
 
   draw() {
-    this.dirty = false;
     this.renderer.render(this.scene, this.camera);
+    // Spark calls for a picture while it is asked for one; what it brought together then is on this one already.
+    this.dirty = false;
     this.draws += 1;
+    const gl = this.renderer.getContext();
+    this.fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+  }
+
+  // Bring the splats of the wanted frame together and sort them; to draw the old frame once more would only delay the new one.
+  prepare() {
+    this.dirty = false;
+    this.spark.dirty = false;
+    this.scene.updateMatrixWorld();
+    this.spark.update({ scene: this.scene, camera: this.camera });
+  }
+
+  // Whether the GPU is done with the last picture; drawing in software, it may take seconds after all was said.
+  get finished() {
+    const gl = this.renderer.getContext();
+    return !this.fence || gl.getSyncParameter(this.fence, gl.SYNC_STATUS) === gl.SIGNALED;
   }
 
   memory() {
@@ -106,6 +125,13 @@ export class Stage {
       drawingBytes: own * BYTES_PER_SPLAT,
       textures: this.renderer.info.memory.textures,
     };
+  }
+
+  // What draws.
+  get rendererName() {
+    const gl = this.renderer.getContext();
+    const told = gl.getExtension("WEBGL_debug_renderer_info");
+    return gl.getParameter(told ? told.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
   }
 }
 
