@@ -21,10 +21,12 @@ from pano4d.benchmarks.scenes import Scene
 from pano4d.lifting.align import Gauge, align, ray_cosines
 from pano4d.lifting.align_time import Reading, read_tile
 from pano4d.lifting.distances import Distances, from_maps
+from pano4d.lifting.estimate import ramp_reach, tile_size
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.job import LiftSettings, lift_frames
 from pano4d.lifting.rasterize import rasterizer
+from pano4d.lifting.sharpen import sharpen
 from pano4d.runtime.sphere import directions_to_pixels
 from pano4d.runtime.tiles import icosahedron_faces, tile_directions, tile_masks
 
@@ -71,7 +73,8 @@ def readings_of(video: Video, device: torch.device, seed: int = 0) -> list[Readi
 
     As `estimate_distances` does, a tile in which nothing moves is estimated once, of the first frame.
     """
-    size, (height, width) = min(518, 14 * int(np.ceil(0.267 * video.frames.shape[2] / 14))), video.moving.shape
+    height, width = video.moving.shape
+    size = tile_size(width)
     cosines, masks = torch.from_numpy(ray_cosines(TILES, size)).to(device), tile_masks(video.moving, TILES, size, 1) > 0
     column, row = directions_to_pixels(tile_directions(TILES, size), height, width)
     places = np.rint(row).astype(int).clip(0, height - 1) * width + np.rint(column).astype(int) % width
@@ -96,6 +99,14 @@ def aligned_source(video: Video, readings: list[Reading]) -> Source:
     found, _ = align(readings, TILES, video.moving, "metric", "z", Gauge())
     scale = np.median((video.maps[0] / found.static)[~video.moving])
     return Source(Distances(found.static * np.float32(scale), found.pixels, found.changes), time.monotonic() - begun)
+
+
+def sharpened_source(video: Video, source: Source) -> Source:
+    """Sharpen aligned distances, as `estimate_distances` does."""
+    begun = time.monotonic()
+    width = video.frames.shape[2]
+    made = sharpen(source.distances, video.frames, ramp_reach(width, tile_size(width)))
+    return Source(made, source.seconds + time.monotonic() - begun)
 
 
 def lift_ours(video: Video, source: Source, settings: LiftSettings, device: torch.device, flickering: Sequence[int],

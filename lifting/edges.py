@@ -173,11 +173,11 @@ def _steps(nearness: np.ndarray, axis: int) -> np.ndarray:
     pixels = _steep(nearness, axis, both=False)
     before, here, there, after = (flat[shift(pixels, k, axis, shape)] for k in (-1, 0, 1, 2))
     jump = there - here
-    odd = _unexplained(jump, here - before, after - there)
+    odd = unexplained(jump, here - before, after - there)
     return pixels[odd > STEP * np.maximum(here, there)]
 
 
-def _unexplained(jump: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def unexplained(jump: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Return how far a jump is from being a change between those on either side of it."""
     return np.maximum(jump - np.maximum(before, after), np.minimum(before, after) - jump)
 
@@ -201,7 +201,7 @@ def _snap(nearness: np.ndarray, pixels: np.ndarray, reach: int, axis: int) -> No
         flat[shift(pixels, k, axis, shape)] for k in (0, -reach, reach, -2 * reach, 2 * reach, -1, 1)
     )
     before, after, jump = left - farther_left, farther_right - right, right - left
-    step = _unexplained(jump, 2 * before, 2 * after) > STEP * np.maximum(left, right)
+    step = unexplained(jump, 2 * before, 2 * after) > STEP * np.maximum(left, right)
     size, rise = np.abs(jump), np.sign(jump)
     # Beyond the step both sides must be flat; a side that turns back is a thin thing.
     step &= np.maximum(before * rise, after * rise) < _FLAT * size

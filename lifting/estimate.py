@@ -9,6 +9,7 @@ from pano4d.lifting.align_time import Reading, read_tile
 from pano4d.lifting.depth import DepthEstimator
 from pano4d.lifting.distances import Distances, unchanging
 from pano4d.lifting.prior import prior_distance
+from pano4d.lifting.sharpen import RAMP_CELLS, sharpen
 from pano4d.runtime.errors import CheckpointError
 from pano4d.runtime.sphere import sample_panorama
 from pano4d.runtime.tiles import Layout, icosahedron_faces, tile_directions, tile_masks
@@ -50,6 +51,7 @@ def estimate_distances(frames: np.ndarray, moving: np.ndarray, estimator: DepthE
     layout, size = icosahedron_faces(FOV_DEG), tile_size(frames.shape[2])
     readings = _read_tiles(frames, moving, estimator, layout, size, progress or (lambda *_: None))
     distances, figures = align(readings, layout, moving, estimator.kind, estimator.geometry, _gauge(frames[0]))
+    distances = sharpen(distances, frames, ramp_reach(frames.shape[2], size))
     return distances, {**told, "tiles": layout.count, "tile_px": size, **figures}
 
 
@@ -65,8 +67,28 @@ def tile_size(width: int) -> int:
     Raises:
         Nothing.
     """
-    dense = 2 * np.tan(np.radians(FOV_DEG) / 2) * width / (2 * np.pi)
-    return min(LARGEST_TILE_PX, _PATCH * int(np.ceil(dense / _PATCH)))
+    return min(LARGEST_TILE_PX, _PATCH * int(np.ceil(_dense(width) / _PATCH)))
+
+
+def ramp_reach(width: int, size: int) -> int:
+    """Say how far an estimator's ramps reach from their middle.
+
+    Args:
+        width: Width of the panorama.
+        size: Side of the tiles that the estimator saw.
+
+    Returns:
+        Pixels of the panorama.
+
+    Raises:
+        Nothing.
+    """
+    return max(2, round(RAMP_CELLS * _dense(width) / size))
+
+
+def _dense(width: int) -> float:
+    """Give the side of a tile that is as dense at its centre as a panorama."""
+    return 2 * np.tan(np.radians(FOV_DEG) / 2) * width / (2 * np.pi)
 
 
 def _gauge(panorama: np.ndarray) -> Gauge:

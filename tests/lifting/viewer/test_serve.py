@@ -1,5 +1,6 @@
 """The server: who is answered, and with what."""
 
+import functools
 import http.client
 import json
 import os
@@ -83,10 +84,15 @@ def test_a_taken_port_is_named(server):
 
 def test_ctrl_c_ends_the_command_quietly(lettered):
     command = [sys.executable, "-m", "pano4d.cli", "view", str(lettered), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stdout.readline().startswith(f"http://{HOST}:")
-        os.kill(running.pid, signal.SIGINT)
-        out, err = running.communicate(timeout=20)
+    # Where tests run in a shell's background, Ctrl-C is ignored, and so would it be by what they start.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding) as running:
+        try:
+            assert running.stdout.readline().startswith(f"http://{HOST}:")
+            os.kill(running.pid, signal.SIGINT)
+            out, err = running.communicate(timeout=20)
+        finally:
+            running.kill()
     assert (running.returncode, out, err) == (0, "", "")
 
 
