@@ -16,7 +16,7 @@ demo: .venv/base.stamp
 	$(BIN)/pano4d generate examples/panorama.jpg --mask examples/panorama_mask.png --out out --overwrite
 
 test: .venv/test.stamp .venv/chromium.stamp .venv/readers.stamp
-	PATH="$(NODE)/.bin:$$PATH" NODE_PATH="$(NODE)" $(BIN)/python -m pytest -q -m "not gpu"
+	PATH="$(NODE)/.bin:$$PATH" NODE_PATH="$(NODE)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not gpu" -n auto --dist loadfile
 
 test-gpu: .venv/test.stamp
 	$(BIN)/python -m pytest -q -m gpu
