@@ -422,7 +422,9 @@ def _check(path: Path, as_json: bool, **options: Any) -> int:
         _print(result, as_json)
     else:
         rows = [{name: row[name] for name in _FIGURE_COLUMNS} for row in result["figures"]]
-        _print({name: result[name] for name in ("ok", "page", "notes", "not_computed")} | {"figures": rows}, as_json)
+        judged = f"{len(rows)} of {len(rows) + len(result['not_computed'])} figures"
+        told = {name: result[name] for name in ("page", "notes", "not_computed")}
+        _print({"ok": result["ok"], "judged": judged, **told, "figures": rows}, as_json)
     return 0 if result["ok"] else _PAST
 
 

@@ -170,6 +170,7 @@ def test_a_check_exits_with_3_past_a_threshold(monkeypatch, ok, code):
     monkeypatch.setattr(scene, "check", lambda path, **options: seen.append((path, options)) or result)
     done = run("inspect", "o", "--check", "--panorama", "p.jpg", "--mask", "m.png", "--thresholds", "t.toml")
     assert done.exit_code == code and "few frames" in done.stdout and "o/report.html" in done.stdout
+    assert "1 of 2 figures" in done.stdout
     assert seen[0][0] == Path("o") and seen[0][1].pop("progress") is None
     assert seen[0][1] == {"panorama": Path("p.jpg"), "mask": Path("m.png"), "limits": Path("t.toml")}
     done = run("inspect", "o", "--check", "--json")
