@@ -56,13 +56,7 @@ def _read_masks(path: Path, count: int, size: tuple[int, int]) -> image.Mask:
     moving = np.zeros(masks.shape[1:3], bool)
     for one in masks:
         moving |= one.max(axis=-1) > threshold
-    if not moving.any():
-        raise InputError(f"{path} has no pixel brighter than {threshold}, so nothing would move; paint white what may move, "
-                         "or leave --mask out to let everything move.")
-    notes = [] if lossless else [f"{path.name}: lossy masks, pixels above {threshold} move"]
-    if moving.shape != tuple(size):
-        notes.append(f"{path.name}: {moving.shape[1]}x{moving.shape[0]}, resized to the video")
-    return image.Mask(moving, tuple(notes), sha256_of(masks.data))
+    return image.checked_mask(path, moving, threshold, size, sha256_of(masks.data), "lossy masks", "video")
 
 
 def _jpegs(folder: Path) -> bool:

@@ -133,16 +133,38 @@ def read_mask(path: str | Path, panorama_shape: tuple[int, ...], *, max_pixels: 
         check_mask_shape(path, height, width, panorama_shape)
         threshold = MASK_THRESHOLD if lossy else 0
         moving = brightest(path, image) > threshold
+    return checked_mask(path, moving, threshold, panorama_shape, sha256_of(data), "JPEG mask", "panorama")
+
+
+def checked_mask(path: Path, moving: np.ndarray, threshold: int, panorama_shape: tuple[int, ...], sha256: str, lossy: str,
+                 resized_to: str) -> Mask:
+    """Refuse a mask in which nothing moves; note what was done to it.
+
+    Args:
+        path: Its name, for messages.
+        moving: Where it says that the picture may move. bool [H, W].
+        threshold: Grey level that its pixels had to exceed; above 0 it is noted.
+        panorama_shape: Shape of the panorama, [H, W] or [H, W, 3].
+        sha256: Digest of what was read.
+        lossy: What a note calls a mask with a threshold.
+        resized_to: What a note calls the panorama.
+
+    Returns:
+        The mask.
+
+    Raises:
+        InputError: Nothing moves.
+    """
     if not moving.any():
         above = f"brighter than {threshold}" if threshold else "that is not black"
         raise InputError(f"{path} has no pixel {above}, so nothing would move; paint white what may move, "
                          "or leave --mask out to let everything move.")
     notes = []
-    if lossy:
-        notes.append(f"{path.name}: JPEG mask, pixels above {threshold} move")
-    if (height, width) != tuple(panorama_shape[:2]):
-        notes.append(f"{path.name}: {width}x{height}, resized to the panorama")
-    return Mask(moving, tuple(notes), sha256_of(data))
+    if threshold:
+        notes.append(f"{path.name}: {lossy}, pixels above {threshold} move")
+    if moving.shape != tuple(panorama_shape[:2]):
+        notes.append(f"{path.name}: {moving.shape[1]}x{moving.shape[0]}, resized to the {resized_to}")
+    return Mask(moving, tuple(notes), sha256)
 
 
 def check_mask_shape(path: Path, height: int, width: int, panorama_shape: tuple[int, ...]) -> None:
