@@ -75,12 +75,7 @@ def pack_rows(parts: Iterable[np.ndarray]) -> bytes:
     Raises:
         Nothing.
     """
-    parts = [np.ascontiguousarray(p, "<f4") for p in parts]
-    names = property_names((parts[0].shape[1] - 14) // 3)
-    header = "ply\nformat binary_little_endian 1.0\n"
-    header += f"element vertex {sum(map(len, parts))}\n"
-    header += "".join(f"property float {name}\n" for name in names) + "end_header\n"
-    return b"".join([header.encode("ascii"), *(part.data for part in parts)])
+    return b"".join(_pieces(parts))
 
 
 def write_rows(path: Path, parts: Iterable[np.ndarray]) -> int:
@@ -96,7 +91,17 @@ def write_rows(path: Path, parts: Iterable[np.ndarray]) -> int:
     Raises:
         OSError: The file cannot be written.
     """
-    return write_bytes(path, pack_rows(parts))
+    return write_bytes(path, *_pieces(parts))
+
+
+def _pieces(parts: Iterable[np.ndarray]) -> list[bytes | memoryview]:
+    """Give the header, and the rows where they lie in memory."""
+    parts = [np.ascontiguousarray(p, "<f4") for p in parts]
+    names = property_names((parts[0].shape[1] - 14) // 3)
+    header = "ply\nformat binary_little_endian 1.0\n"
+    header += f"element vertex {sum(map(len, parts))}\n"
+    header += "".join(f"property float {name}\n" for name in names) + "end_header\n"
+    return [header.encode("ascii"), *(part.data for part in parts)]
 
 
 def write_ply(path: Path, gaussians: Gaussians) -> int:

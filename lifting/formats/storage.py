@@ -29,12 +29,12 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read ({error.strerror}); name a file of Gaussians.") from error
 
 
-def write_bytes(path: Path, data: bytes) -> int:
+def write_bytes(path: Path, *pieces: bytes | memoryview) -> int:
     """Write a file, which appears under its name only when whole.
 
     Args:
         path: File to write; replaced if it exists.
-        data: What to write.
+        *pieces: What to write, one after another.
 
     Returns:
         Its size in bytes.
@@ -45,11 +45,12 @@ def write_bytes(path: Path, data: bytes) -> int:
     path = Path(path)
     partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_bytes(data)
+        with open(partial, "wb") as file:
+            size = sum(map(file.write, pieces))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return len(data)
+    return size
 
 
 def require_plausible(name: str, stored_bytes: int, unpacked_bytes: int) -> None:
