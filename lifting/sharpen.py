@@ -49,11 +49,11 @@ def sharpen(distances: Distances, frames: np.ndarray, reach_px: int) -> Distance
     moving = np.zeros(static.shape, bool)
     moving.reshape(-1)[distances.pixels] = True
 
-    def changes_of(number: int) -> np.ndarray:
+    still, changes = static.reshape(-1)[distances.pixels], np.empty_like(distances.changes)
+    for number in range(len(changes)):  # one after another: the parts of a map are several at a time
         sharp = sharpen_map(distances.frame(number), frames[number], reach_px, moving)
-        return np.log(sharp.reshape(-1)[distances.pixels] / static.reshape(-1)[distances.pixels]).astype(np.float16)
-
-    return Distances(static, distances.pixels, np.stack(each(changes_of, range(len(distances.changes)))))
+        changes[number] = np.log(sharp.reshape(-1)[distances.pixels] / still)
+    return Distances(static, distances.pixels, changes)
 
 
 def sharpen_map(distance: np.ndarray, picture: np.ndarray, reach_px: int, where: np.ndarray | None = None) -> np.ndarray:
@@ -88,7 +88,8 @@ def _near_steps(nearness: np.ndarray, reach: int) -> np.ndarray:
     rows = np.arange(len(nearness))
     for axis in (0, 1):
         far_left, left, right, far_right = (
-            np.roll(nearness, -k, 1) if axis else nearness[np.clip(rows + k, 0, rows[-1])] for k in (-2 * reach, -reach, reach, 2 * reach))
+            np.roll(nearness, -k, 1) if axis else nearness[np.clip(rows + k, 0, rows[-1])]
+            for k in (-2 * reach, -reach, reach, 2 * reach))
         found |= unexplained(right - left, 2 * (left - far_left), 2 * (far_right - right)) > STEP * np.maximum(left, right)
     return found
 
