@@ -25,6 +25,7 @@ from pano4d.benchmarks.scenes import REPORTING, open_scene
 from pano4d.lifting.align import NEAR_QUANTILE, Gauge, align, ray_cosines, sphere_quantile
 from pano4d.lifting.align_compose import compose
 from pano4d.lifting.align_time import read_tile
+from pano4d.lifting.estimate import FOV_DEG, tile_size
 from pano4d.lifting.least_squares import huber_weights
 from pano4d.runtime.sphere import directions_to_pixels, row_solid_angles
 from pano4d.runtime.tiles import Layout, icosahedron_faces, tile_directions, tile_masks
@@ -39,9 +40,14 @@ EDGE = 0.1
 
 def cut(maps: np.ndarray, layout: Layout, size: int) -> np.ndarray:
     """Look up the nearest pixels of maps [T, H, W] for all tiles. float32 [T, V, s, s]."""
-    column, row = directions_to_pixels(tile_directions(layout, size), *maps.shape[1:])
-    row, column = np.rint(row).astype(int).clip(0, maps.shape[1] - 1), np.rint(column).astype(int) % maps.shape[2]
+    row, column = nearest_pixels(layout, size, *maps.shape[1:])
     return maps[:, row, column]
+
+
+def nearest_pixels(layout: Layout, size: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the row and the column of the panorama's pixel that is nearest to each of all tiles. int64 [V, s, s] both."""
+    column, row = directions_to_pixels(tile_directions(layout, size), height, width)
+    return np.rint(row).astype(int).clip(0, height - 1), np.rint(column).astype(int) % width
 
 
 def noise_of(kind: str) -> EstimatorNoise:
@@ -123,7 +129,7 @@ def measure(truth: np.ndarray, moving: np.ndarray, kind: str, geometry: str, see
         ``scale_drift``, that of the same ratio over each pixel's own median in time: what changes at one and the same
         place; ``seconds``; and alignment's own figures.
     """
-    layout, size = icosahedron_faces(80), 14 * int(np.ceil(0.267 * truth.shape[2] / 14))
+    layout, size = icosahedron_faces(FOV_DEG), tile_size(truth.shape[2])
     cosines, share = ray_cosines(layout, size), np.repeat(row_solid_angles(*truth.shape[1:])[:, None], truth.shape[2], 1)
     said, noisy = estimated(cut(truth, layout, size), cosines, kind, geometry, seed)
     masks = tile_masks(moving, layout, size, 1) > 0

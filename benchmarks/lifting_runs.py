@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pano4d.benchmarks.ablate_alignment import noise_of
+from pano4d.benchmarks.ablate_alignment import nearest_pixels, noise_of
 from pano4d.benchmarks.bench_panorama import PeakMemory
 from pano4d.benchmarks.estimator_noise import distort
 from pano4d.benchmarks.reference_lifting import ReferenceFrame, ReferenceLifting
@@ -21,16 +21,15 @@ from pano4d.benchmarks.scenes import Scene
 from pano4d.lifting.align import Gauge, align, ray_cosines
 from pano4d.lifting.align_time import Reading, read_tile
 from pano4d.lifting.distances import Distances, from_maps
-from pano4d.lifting.estimate import ramp_reach, tile_size
+from pano4d.lifting.estimate import FOV_DEG, ramp_reach, tile_size
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.job import LiftSettings, lift_frames
 from pano4d.lifting.rasterize import rasterizer
 from pano4d.lifting.sharpen import sharpen
-from pano4d.runtime.sphere import directions_to_pixels
-from pano4d.runtime.tiles import icosahedron_faces, tile_directions, tile_masks
+from pano4d.runtime.tiles import icosahedron_faces, tile_masks
 
-TILES = icosahedron_faces(80)
+TILES = icosahedron_faces(FOV_DEG)
 
 Judge = Callable[[Collection[int], Sequence[int], Callable[[int], Gaussians]], dict[str, Any]]
 
@@ -73,15 +72,13 @@ def readings_of(video: Video, device: torch.device, seed: int = 0) -> list[Readi
 
     As `estimate_distances` does, a tile in which nothing moves is estimated once, of the first frame.
     """
-    height, width = video.moving.shape
-    size = tile_size(width)
+    size = tile_size(video.moving.shape[1])
     cosines, masks = torch.from_numpy(ray_cosines(TILES, size)).to(device), tile_masks(video.moving, TILES, size, 1) > 0
-    column, row = directions_to_pixels(tile_directions(TILES, size), height, width)
-    places = np.rint(row).astype(int).clip(0, height - 1) * width + np.rint(column).astype(int) % width
+    row, column = nearest_pixels(TILES, size, *video.moving.shape)
     readings = []
     for v, mask in enumerate(masks):
         maps = video.maps if mask.any() else video.maps[:1]
-        truth = torch.from_numpy(maps.reshape(len(maps), -1)[:, places[v]]).to(device)
+        truth = torch.from_numpy(maps[:, row[v], column[v]]).to(device)
         said = distort(truth * cosines, 1000 * seed + v, "depth", noise_of("metric")).cpu().numpy()
         readings.append(read_tile(said, mask, False, v))
     return readings
