@@ -31,7 +31,8 @@ EXTRAS = {
     "gpu": CUDA,
     "tensorrt": [*CUDA, "tensorrt-cu13>=10.16,<12"],
     "lift": [TORCH, "gsplat>=1.5,<2", "transformers>=4.56,<6"],
-    "dev": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "scipy>=1.13,<2", "playwright>=1.50,<2", "gaussforge>=0.6,<1", *CUDA],
+    "dev": ["pytest>=8.3,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "scipy>=1.13,<2", "playwright>=1.50,<2",
+            "gaussforge>=0.6,<1", *CUDA],
 }
 
 
