@@ -236,9 +236,9 @@ class MovingOptimizer:
 def _run(scene: Scene, trained: SurfaceGaussians, sampler: ViewSampler, target: Target, settings: OptimizeSettings, steps: int,
          before: SurfaceGaussians | None, report: Report) -> None:
     adam, centred = Adam(trained, steps), settings.centred_views
+    views = sampler.series(steps, centred, settings.off_views) if steps else None
     for step in range(steps):
-        views = sampler.draw(centred, settings.off_views)
-        loss, seen, psnr = loss_of_views(scene, views, centred, target, settings)
+        loss, seen, psnr = loss_of_views(scene, views[step], centred, target, settings)
         if before is not None:
             loss = loss + settings.carry_weight * _change(trained, before)
         loss.backward()

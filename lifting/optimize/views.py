@@ -12,17 +12,21 @@ _MULTIPLE_PX = 16  # of the side of a view: what rasterisers work on at a time
 
 @dataclass(frozen=True)
 class Views:
-    """A batch of square views.
+    """A batch of square views, or a series of batches, which an index cuts into its steps.
 
     Attributes:
-        viewmats: World to camera. float32 [C, 4, 4].
-        Ks: Intrinsics, pixels. float32 [C, 3, 3].
+        viewmats: World to camera. float32 [C, 4, 4], or of a series [S, C, 4, 4].
+        Ks: Intrinsics, pixels. float32 [C, 3, 3]; the same in all steps.
         size: Side in pixels.
     """
 
     viewmats: Tensor
     Ks: Tensor
     size: int
+
+    def __getitem__(self, step: int) -> "Views":
+        """Give the batch of one step of a series."""
+        return Views(self.viewmats[step], self.Ks, self.size)
 
     @property
     def positions(self) -> Tensor:
@@ -108,14 +112,24 @@ class ViewSampler:
 
     def draw(self, centred: int, off: int) -> Views:
         """Draw so many views from the centre, and after them so many from anywhere within reach of it."""
+        return self.series(1, centred, off)[0]
+
+    def series(self, steps: int, centred: int, off: int) -> Views:
+        """Draw what as many calls of `draw` would, and move it to the device at once."""
+        drawn = [self._draw(centred, off) for _ in range(steps)]
+        made = (torch.cat(parts).to(self._device) for parts in zip(*drawn))
+        views = views_towards(*made, self.size, self.fov_deg)
+        return Views(views.viewmats.unflatten(0, (steps, centred + off)), views.Ks[:centred + off], self.size)
+
+    def _draw(self, centred: int, off: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw directions [C, 3], positions [C, 3] and rolls [C]."""
         count = centred + off
         directions = self._unit(count) if self._towards is None else self._towards[
             torch.randint(len(self._towards), (count,), generator=self._generator)]
         share = torch.rand(count, 1, generator=self._generator) ** (1 / 3)
         positions = self._unit(count) * share * self._reach
         positions[:centred] = 0.0
-        rolls = 2 * math.pi * torch.rand(count, generator=self._generator)
-        return views_towards(*(made.to(self._device) for made in (directions, positions, rolls)), self.size, self.fov_deg)
+        return directions, positions, 2 * math.pi * torch.rand(count, generator=self._generator)
 
     def _unit(self, count: int) -> Tensor:
         return torch.nn.functional.normalize(torch.randn(count, 3, generator=self._generator), dim=-1)

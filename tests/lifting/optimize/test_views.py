@@ -55,6 +55,18 @@ def test_sampler_repeats_itself_and_keeps_within_reach():
     assert not torch.equal(first.viewmats, other.viewmats)
 
 
+def test_a_series_is_what_draws_one_after_another_are():
+    towards = torch.nn.functional.normalize(torch.randn(5, 3, generator=torch.Generator().manual_seed(2)), dim=-1)
+    for where in (None, towards):
+        one, other = (ViewSampler(32, 0.5, 7, torch.device("cpu"), where) for _ in range(2))
+        series = one.series(4, 2, 1)
+        assert series.viewmats.shape == (4, 3, 4, 4) and series.Ks.shape == (3, 3, 3)
+        for step in range(4):
+            views = other.draw(2, 1)
+            assert torch.allclose(series[step].viewmats, views.viewmats, atol=1e-6)
+            assert torch.equal(series[step].Ks, views.Ks)
+
+
 def test_sampler_looks_only_where_it_is_told_to():
     towards = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
     views = ViewSampler(16, 0.0, 0, torch.device("cpu"), towards).draw(8, 0)
