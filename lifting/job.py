@@ -152,8 +152,8 @@ def choose_device(settings: LiftSettings) -> tuple[str, int]:
 def _open_optimizer(frames: np.ndarray, mask: np.ndarray, distances: Distances, layers: Layers, iterations: int, where: str,
                     settings: LiftSettings, store: Store | None, progress: Progress | None) -> Any:
     """Import what optimises, and open it: a `SequenceOptimizer`."""
-    from pano4d.lifting.optimize.run import OptimizeSettings
     from pano4d.lifting.optimize.sequence import SequenceOptimizer
+    from pano4d.lifting.optimize.settings import OptimizeSettings
 
     def report(done: int, total: int, psnr: float) -> None:
         if progress:

@@ -16,52 +16,75 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Compare structure (Wang et al. 2004): Gaussian window of 11 pixels, zeros beyond the border.
 
     Args:
-        a: Pictures, 0 to 1. float32 [B, C, H, W].
+        a: Pictures, 0 to 1. float32 [..., H, W].
         b: The same.
 
     Returns:
-        SSIM at each pixel. float32 [B, C, H, W].
+        SSIM at each pixel. float32 [..., H, W].
 
     Raises:
         Nothing.
     """
-    # Two stacks: what is compared with takes no gradient as a rule, and then costs none.
-    mean_a, aa, ab = _blurred([a, a * a, a * b])
-    mean_b, bb = _blurred([b, b * b])
-    var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
-    return (2 * mean_a * mean_b + _C1) * (2 * cov + _C2) / ((mean_a**2 + mean_b**2 + _C1) * (var_a + var_b + _C2))
+    return _Ssim.apply(a, b)
 
 
-def _blurred(pictures: list[Tensor]) -> Tensor:
-    """Blur pictures [B, C, H, W] together, rows and then columns. [n, B, C, H, W]"""
-    stack = torch.stack(pictures)
-    shape, planes = stack.shape, stack.flatten(0, 2)  # [P, H, W]
-    down = _Blur.apply(planes.transpose(0, 1).reshape(shape[-2], -1)).reshape(shape[-2], -1, shape[-1])  # [H, P, W]
-    across = _Blur.apply(down.permute(2, 1, 0).reshape(shape[-1], -1)).reshape(shape[-1], -1, shape[-2])  # [W, P, H]
-    return across.permute(1, 2, 0).reshape(shape)
+class _Ssim(torch.autograd.Function):
+    """SSIM with its gradient written out: a third of the launches that its formula takes operator by operator.
 
+    With m_a, m_b, m_aa, m_bb, m_ab the blurred a, b, a^2, b^2, a b,
 
-class _Blur(torch.autograd.Function):
-    """Blur each column of [n, m], as products of a small banded matrix with blocks of rows.
+        S = n1 n2 / (d1 d2)     n1 = 2 m_a m_b + C1           n2 = 2 (m_ab - m_a m_b) + C2
+                                d1 = m_a^2 + m_b^2 + C1       d2 = m_aa - m_a^2 + m_bb - m_b^2 + C2
 
-    A convolution of one channel leaves a GPU idle, and computes in TF32 by default, which is too coarse for variances. The
-    window is symmetric, and zero beyond the border: so the gradient is blurred by the same matrix.
+    depends on m_ab by 2 n1 / (d1 d2), on m_aa by -S / d2, and on m_a by p m_b + q m_a, where p = 2 (n2 - n1) / (d1 d2) and
+    q = 2 S (1 / d2 - 1 / d1). The window is symmetric, and zero beyond the border: blurring is its own adjoint.
     """
 
     @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        """Blur. float [n, m]"""
-        rows, columns = x.shape
-        blocks = -(-rows // _BLOCK)
-        padded = functional.pad(x, (0, 0, _WINDOW // 2, blocks * _BLOCK - rows + _WINDOW // 2))
-        overlapping = padded.as_strided((blocks, _BLOCK + _WINDOW - 1, columns), (_BLOCK * columns, columns, 1))
-        band = _band(x.device, x.dtype).expand(blocks, -1, -1)
-        return torch.bmm(band, overlapping).reshape(blocks * _BLOCK, columns)[:rows]
+    def forward(ctx: object, a: Tensor, b: Tensor) -> Tensor:
+        """Compare. float [..., H, W]"""
+        means = _blurred(torch.stack([a, b, a * a, b * b, a * b]))
+        squares = means[:2] * means[:2]
+        squares, product = squares[0] + squares[1], means[0] * means[1]
+        n1, n2 = 2 * product + _C1, 2 * (means[4] - product) + _C2
+        d1, d2 = squares + _C1, (means[2] + means[3]).sub_(squares).add_(_C2)
+        inverse = (d1 * d2).reciprocal_()
+        similar = n1 * n2 * inverse
+        if any(ctx.needs_input_grad):
+            by_square = -similar / d2
+            slopes = (2 * inverse * (n2 - n1), -2 * (similar / d1 + by_square), by_square, 2 * n1 * inverse)
+            ctx.save_for_backward(a, b, means[:2].clone(), *slopes)
+        return similar
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        """Blur the gradient. float [n, m]"""
-        return _Blur.apply(gradient)
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Give the gradients. float [..., H, W] each"""
+        a, b, means, p, q, by_square, by_product = ctx.saved_tensors
+        found: list[Tensor | None] = [None, None]
+        for which, (one, other, near, far) in enumerate(((a, b, *means), (b, a, *means.flip(0)))):
+            if ctx.needs_input_grad[which]:
+                own, square, product = _blurred(torch.stack([p * far + q * near, by_square, by_product]) * gradient)
+                found[which] = own.addcmul_(one, square, value=2).addcmul_(other, product)
+        return found[0], found[1]
+
+
+def _blurred(stack: Tensor) -> Tensor:
+    """Blur pictures [..., H, W], rows and then columns."""
+    down = _blur(stack.flatten(0, -3).transpose(0, 1))  # [H, P, W]
+    return _blur(down.permute(2, 1, 0)).permute(1, 2, 0).reshape(stack.shape)
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Blur [n, ...] along its first axis, as products of a small banded matrix with blocks of rows.
+
+    A convolution of one channel leaves a GPU idle, and computes in TF32 by default, which is too coarse for variances.
+    """
+    rows, columns = x.shape[0], x[0].numel()
+    blocks = -(-rows // _BLOCK)
+    padded = functional.pad(x, (0, 0, 0, 0, _WINDOW // 2, blocks * _BLOCK - rows + _WINDOW // 2))
+    overlapping = padded.as_strided((blocks, _BLOCK + _WINDOW - 1, columns), (_BLOCK * columns, columns, 1))
+    band = _band(x.device, x.dtype).expand(blocks, -1, -1)
+    return torch.bmm(band, overlapping).reshape(-1, *x.shape[1:])[:rows]
 
 
 @functools.cache
@@ -74,53 +97,74 @@ def _band(device: torch.device, dtype: torch.dtype) -> Tensor:
     return band.to(device, dtype)
 
 
-def photometric(rendered: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """Take 0.8 L1 + 0.2 (1 - SSIM), weighted (Kerbl et al. 2023, eq. 7); SSIM of the first view alone.
-
-    Blurring for SSIM costs more than the rest. Views are drawn at random, so the first one stands for all.
+def structure(rendered: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Take the weighted mean of 1 - SSIM of each view.
 
     Args:
-        rendered: float32 [C, h, w, 3].
-        wanted: The same.
-        weight: What counts. float32 [C, h, w].
+        rendered: float32 [B, 3, V, h, w].
+        wanted: The same; takes no gradient.
+        weight: What counts. float32 [B, V, h, w].
 
     Returns:
-        A number.
+        float32 [B, V].
 
     Raises:
         Nothing.
     """
     # Where nothing counts the rendered picture stands in for the wanted one: no border is made there.
-    wanted = torch.lerp(rendered.detach(), wanted, (weight > 0).to(wanted.dtype)[..., None])
-    difference = (rendered - wanted).abs().mean(-1)
-    first = slice(0, 1)
-    structure = 1 - ssim(rendered[first].permute(0, 3, 1, 2), wanted[first].permute(0, 3, 1, 2)).mean(1)
-    return (1 - SSIM_SHARE) * weighted_mean(difference, weight) + SSIM_SHARE * weighted_mean(structure, weight[first])
+    wanted = torch.where((weight > 0)[:, None], wanted, rendered.detach())
+    return weighted_mean(1 - ssim(rendered, wanted).mean(1), weight, (-2, -1))
 
 
 def smoothness(distance: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
-    """Take the curvature of log distance, less where the picture has edges.
+    """Take the curvature of log distance across and down, less where the picture has edges.
 
     Args:
-        distance: Above 0. float32 [C, h, w].
-        picture: float32 [C, h, w, 3].
-        weight: What counts. float32 [C, h, w].
+        distance: Above 0, of square views. float32 [B, V, h, h].
+        picture: Takes no gradient. float32 [B, 3, V, h, h].
+        weight: What counts. float32 [B, V, h, h].
 
     Returns:
-        A number.
+        The sum of the weighted means of both directions. float32 [B].
 
     Raises:
         Nothing.
     """
-    logs, total = distance.log(), distance.new_zeros(())
-    for axis in (1, 2):
-        n = distance.shape[axis]
-        before, here, after = (logs.narrow(axis, k, n - 2) for k in range(3))
-        edges = (picture.narrow(axis, 2, n - 2) - picture.narrow(axis, 0, n - 2)).abs().mean(-1)
-        total = total + weighted_mean((before - 2 * here + after).abs() * torch.exp(-10 * edges), weight.narrow(axis, 1, n - 2))
-    return total
+    with torch.no_grad():
+        picture, weight = _both_ways(picture), _both_ways(weight)[..., 1:-1]
+        edges = (picture[..., 2:] - picture[..., :-2]).abs_().sum(2)
+        total = weight.sum((-3, -2, -1), keepdim=True).clamp_(min=1.0)
+        weight = edges.mul_(-10 / 3).exp_().mul_(weight).div_(total)
+    return _Bend.apply(distance.log(), weight)
 
 
-def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Average; 0 where nothing counts."""
-    return (values * weight).sum() / weight.sum().clamp(min=1.0)
+class _Bend(torch.autograd.Function):
+    """Weigh and sum |second differences| of [B, V, h, h] both ways, by weights [2, B, V, h, h - 2]. [B]"""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor, weight: Tensor) -> Tensor:
+        """Sum. float [B]"""
+        both = _both_ways(values)
+        bend = (both[..., 2:] + both[..., :-2]).sub_(both[..., 1:-1], alpha=2)
+        signed = bend.sign().mul_(weight)
+        ctx.save_for_backward(signed)
+        return bend.mul_(signed).sum((0, 2, 3, 4))
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
+        """Give the gradient. float [B, V, h, h]"""
+        pulled = ctx.saved_tensors[0] * gradient[:, None, None, None]
+        both = functional.pad(pulled, (0, 2))
+        both[..., 2:].add_(pulled)
+        both[..., 1:-1].sub_(pulled, alpha=2)
+        return both[0] + both[1].transpose(-1, -2), None
+
+
+def _both_ways(pictures: Tensor) -> Tensor:
+    """Stack pictures [..., h, h] and the same with columns for rows."""
+    return torch.stack([pictures, pictures.transpose(-1, -2)])
+
+
+def weighted_mean(values: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Average over some axes; 0 where nothing counts."""
+    return (values * weight).sum(axes) / weight.sum(axes).clamp(min=1.0)

@@ -11,7 +11,9 @@ from torch.nn import functional
 from pano4d.lifting.distances import Distances
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.layers import Layers
-from pano4d.lifting.optimize.run import MovingOptimizer, OptimizeSettings, Target, optimize_static
+from pano4d.lifting.optimize.objective import Target
+from pano4d.lifting.optimize.run import MovingOptimizer, optimize_static
+from pano4d.lifting.optimize.settings import OptimizeSettings
 from pano4d.lifting.optimize.surface_gaussians import SurfaceGaussians
 from pano4d.lifting.rasterize import rasterization, rasterizer
 from pano4d.lifting.sky import middle_distance, sky_distance
@@ -73,7 +75,7 @@ class SequenceOptimizer:
         mean /= 255.0 * len(self._frames)
         trained = self._restored("static", placed, steps)
         if trained is None:
-            target = Target(mean, self._distances.static, ~self._ring, self._device)
+            target = Target([mean], [self._distances.static], ~self._ring, self._device)
             trained = optimize_static(placed, target, self._frames.shape[2], self._reach_m, self._draw, self._device,
                                       self._settings, self._reporter(steps))
             self._keep("static", trained)
@@ -86,7 +88,7 @@ class SequenceOptimizer:
             return placed
         trained = self._restored(name, placed, steps)
         if trained is None:
-            target = Target(self._frames[frame], self._distances.frame(frame), self._ring, self._device)
+            target = Target([self._frames[frame]], [self._distances.frame(frame)], self._ring, self._device)
             trained = self._moving.optimize(frame, placed, target, self._reporter(steps))
             self._keep(name, trained)
         self._moving.before = trained

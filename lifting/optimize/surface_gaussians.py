@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pano4d.lifting.gaussians import Gaussians
+from pano4d.lifting.gaussians import SH_C0, Gaussians
 from pano4d.lifting.rotations import quats_to_matrices
 
 SLIDE, STRETCH = 1.0, 2.5
@@ -42,29 +42,33 @@ class SurfaceGaussians:
         def there(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
 
-        axes = quats_to_matrices(gaussians.quats)[:, :, :2] * gaussians.scales[:, None, :2]
-        self._means, self._quats, self._scales = there(gaussians.means), there(gaussians.quats), there(gaussians.scales)
-        self._axes, count = there(axes), len(gaussians)
-        opacity = there(gaussians.opacities)
-        begin = {"slide": self._means.new_zeros(count, 2), "turn": self._means.new_zeros(count),
-                 "log_stretch": self._means.new_zeros(count, 2), "logits": torch.logit(opacity, 1e-4),
+        axes = there(quats_to_matrices(gaussians.quats)[:, :, :2] * gaussians.scales[:, None, :2])
+        w, x, y, z = (quats := there(gaussians.quats)).unbind(-1)
+        self._means, self._axes = there(gaussians.means), tuple(axis.contiguous() for axis in axes.unbind(-1))
+        # A turn by t about the normal makes a quaternion q of q cos(t / 2) + q k sin(t / 2).
+        self._quats, self._quats_k = quats, torch.stack([-z, y, -x, w], -1)
+        scales, count = there(gaussians.scales), len(gaussians)
+        self._widths, self._thickness = scales[:, :2].contiguous(), scales[:, 2:].contiguous()
+        begin = {"slide": scales.new_zeros(count, 2), "turn": scales.new_zeros(count),
+                 "log_stretch": scales.new_zeros(count, 2), "logits": torch.logit(there(gaussians.opacities), 1e-4),
                  "sh": there(gaussians.sh[:, :1])}
         self.parameters = {name: value.clone().requires_grad_() for name, value in begin.items()}
+        self._grey = scales.new_tensor(0.5)
 
     def __len__(self) -> int:
         """Return the number of Gaussians N."""
         return len(self._means)
 
     def splats(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Give means [N, 3], quats [N, 4], scales [N, 3], opacities [N] and colours as coefficients [N, 1, 3]."""
+        """Give means [N, 3], quats [N, 4], scales [N, 3], opacities [N] and colours [N, 3]."""
         p = self.parameters
-        slide = p["slide"]
-        means = self._means + self._axes[..., 0] * slide[:, :1] + self._axes[..., 1] * slide[:, 1:]
-        cosine, sine = torch.cos(0.5 * p["turn"]), torch.sin(0.5 * p["turn"])
-        w, x, y, z = self._quats.unbind(-1)
-        quats = torch.stack([w * cosine - z * sine, x * cosine + y * sine, y * cosine - x * sine, z * cosine + w * sine], -1)
-        scales = torch.cat([self._scales[:, :2] * p["log_stretch"].exp(), self._scales[:, 2:]], -1)
-        return means, quats, scales, torch.sigmoid(p["logits"]), p["sh"]
+        first, second = p["slide"][:, None].unbind(-1)
+        means = torch.addcmul(torch.addcmul(self._means, self._axes[0], first), self._axes[1], second)
+        half = 0.5 * p["turn"][:, None]
+        quats = torch.addcmul(self._quats * half.cos(), self._quats_k, half.sin())
+        scales = torch.cat([self._widths * p["log_stretch"].exp(), self._thickness], -1)
+        colors = torch.add(self._grey, p["sh"].squeeze(1), alpha=SH_C0).clamp_min(0.0)
+        return means, quats, scales, torch.sigmoid(p["logits"]), colors
 
     @torch.no_grad()
     def hold(self) -> None:
@@ -94,8 +98,8 @@ class SurfaceGaussians:
     @torch.no_grad()
     def gaussians(self) -> Gaussians:
         """Give the Gaussians as they are now."""
-        means, quats, scales, opacities, sh = (made.cpu().numpy().copy() for made in self.splats())
-        return Gaussians(means, quats, scales, opacities, sh)
+        made = (*self.splats()[:4], self.parameters["sh"])
+        return Gaussians(*(part.cpu().numpy().copy() for part in made))
 
 
 class Adam:

@@ -88,6 +88,47 @@ def views_towards(directions: Tensor, positions: Tensor, rolls: Tensor, size: in
     return Views(viewmats, K.repeat(len(directions), 1, 1), size)
 
 
+class PixelRays:
+    """Hold the rays of a view's pixels in the camera's axes, one long along its axis: the same in all views of a run.
+
+    Args:
+        size: Side of the views in pixels.
+        fov_deg: Their field of view.
+        device: Where.
+
+    Raises:
+        Nothing.
+    """
+
+    def __init__(self, size: int, fov_deg: float, device: torch.device) -> None:
+        at = (2 * torch.arange(size, device=device) + 1 - size) * (math.tan(math.radians(fov_deg) / 2) / size)
+        rays = torch.stack([at.expand(size, size), at[:, None].expand(size, size), torch.ones(size, size, device=device)], -1)
+        self._rays, self._squares = rays.reshape(-1, 3), rays.square().sum(-1)  # [P, 3], [size, size]
+
+    def points(self, viewmats: Tensor, depth: Tensor) -> Tensor:
+        """Place what is seen in the world.
+
+        Args:
+            viewmats: World to camera. float32 [..., C, 4, 4].
+            depth: Along the axis, metres. float32 [..., C, size, size].
+
+        Returns:
+            Metres. float32 [..., C, size, size, 3].
+
+        Raises:
+            Nothing.
+        """
+        ahead = torch.addcmul(-viewmats[..., None, :3, 3], self._rays, depth.flatten(-2)[..., None])
+        return (ahead @ viewmats[..., :3, :3]).unflatten(-2, depth.shape[-2:])
+
+    def squared_ranges(self, viewmats: Tensor, depth: Tensor) -> Tensor:
+        """Take the squares of the same points' distances from the centre, m^2. float32 [..., C, size, size]"""
+        shift = viewmats[..., :3, 3]
+        along = (shift @ self._rays.T).mul_(2).unflatten(-1, self._squares.shape)
+        constant = shift.square().sum(-1)[..., None, None]
+        return constant + depth * (depth * self._squares - along)
+
+
 class ViewSampler:
     """Draw views, the same ones for the same seed.
 

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pano4d.lifting.optimize.losses import photometric, smoothness, ssim, weighted_mean  # noqa: E402
+from pano4d.lifting.optimize.losses import smoothness, ssim, structure, weighted_mean  # noqa: E402
 
 
 def test_ssim_is_the_formula_at_a_pixel():
@@ -47,32 +47,41 @@ def test_ssim_and_its_gradients_are_those_of_a_convolution(shape):
 
 
 def test_same_pictures_cost_nothing():
-    picture = torch.rand(2, 16, 16, 3)
-    assert photometric(picture, picture, torch.ones(2, 16, 16)).item() == pytest.approx(0, abs=1e-6)
+    picture = torch.rand(2, 3, 1, 16, 16)
+    assert structure(picture, picture, torch.ones(2, 1, 16, 16)).abs().max().item() == pytest.approx(0, abs=1e-6)
 
 
 def test_what_does_not_count_costs_nothing_and_takes_no_gradient():
-    rendered = torch.rand(1, 32, 32, 3, requires_grad=True)
-    wanted, weight = rendered.detach().clone(), torch.ones(1, 32, 32)
-    wanted[:, :, 16:], weight[:, :, 16:] = 5.0, 0.0
-    loss = photometric(rendered, wanted, weight)
-    loss.backward()
+    rendered = torch.rand(1, 3, 1, 32, 32, requires_grad=True)
+    wanted, weight = rendered.detach().clone(), torch.ones(1, 1, 32, 32)
+    wanted[..., 16:], weight[..., 16:] = 5.0, 0.0
+    loss = structure(rendered, wanted, weight)
+    loss.sum().backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert rendered.grad.abs().max() < 1e-6
 
 
 def test_planes_in_log_distance_are_smooth_and_kinks_are_not():
-    ramp = torch.linspace(0, 1, 12).exp().expand(1, 12, 12)
-    flat, ones = torch.zeros(1, 12, 12, 3), torch.ones(1, 12, 12)
+    ramp = torch.linspace(0, 1, 12).exp().expand(1, 1, 12, 12)
+    flat, ones = torch.zeros(1, 3, 1, 12, 12), torch.ones(1, 1, 12, 12)
     assert smoothness(ramp, flat, ones).item() < 1e-6
-    step = ramp.clone()
-    step[:, :, 6:] *= 2
-    kinked = smoothness(step, flat, ones)
-    edge = flat.clone()
-    edge[:, :, 6:] = 1.0
-    assert kinked > 0.05
-    assert smoothness(step, edge, ones) < 0.1 * kinked
+    for turned in (False, True):
+        step, edge = ramp.clone(), flat.clone()
+        step[..., 6:] *= 2
+        edge[..., 6:] = 1.0
+        if turned:
+            step, edge = step.mT, edge.mT
+        kinked = smoothness(step, flat, ones)
+        assert kinked > 0.05
+        assert smoothness(step, edge, ones) < 0.1 * kinked
+
+
+def test_smoothness_has_the_gradient_that_it_should():
+    torch.manual_seed(0)
+    distance = (1 + torch.rand(2, 3, 7, 7, dtype=torch.float64)).requires_grad_()
+    picture, weight = torch.rand(2, 3, 3, 7, 7, dtype=torch.float64), torch.rand(2, 3, 7, 7, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda d: smoothness(d, picture, weight), distance)
 
 
 def test_weighted_mean_of_nothing_is_zero():
-    assert weighted_mean(torch.ones(3), torch.zeros(3)).item() == 0
+    assert weighted_mean(torch.ones(3), torch.zeros(3), (0,)).item() == 0

@@ -7,8 +7,9 @@ torch = pytest.importorskip("torch")
 
 from pano4d.lifting.distances import from_maps, unchanging  # noqa: E402
 from pano4d.lifting.layers import lay  # noqa: E402
-from pano4d.lifting.optimize.run import OptimizeSettings, Target  # noqa: E402
 from pano4d.lifting.optimize.sequence import SequenceOptimizer, grow  # noqa: E402
+from pano4d.lifting.optimize.settings import OptimizeSettings  # noqa: E402
+from pano4d.lifting.optimize.sphere_picture import SpherePicture  # noqa: E402
 from pano4d.lifting.optimize.views import ViewSampler  # noqa: E402
 from pano4d.lifting.rasterize import rasterization  # noqa: E402
 from pano4d.runtime.sphere import pixel_directions  # noqa: E402
@@ -38,14 +39,14 @@ def opened(video, store=None, report=lambda *_: None, settings=SETTINGS):
 
 def psnr(static, moving, video, frame):
     """From the centre, over the sphere, in dB."""
-    frames, mask, distances = video
-    target = Target(frames[frame] / np.float32(255), distances.frame(frame), np.ones(mask.shape), torch.device("cpu"))
+    frames, _, _ = video
+    target = SpherePicture(torch.from_numpy(frames[frame] / np.float32(255)).permute(2, 0, 1))
     views = ViewSampler(48, 0.0, 5, torch.device("cpu")).draw(6, 0)
     parts = [torch.from_numpy(np.concatenate(pair)) for pair in zip(*[
         (part.means, part.quats, part.scales, part.opacities, part.sh) for part in (static, moving)])]
     with torch.no_grad():
         rendered, _, _ = rasterization(*parts, views.viewmats, views.Ks, 48, 48, sh_degree=0)
-    return float(-10 * torch.log10(((rendered - target.at(views.rays())[0]) ** 2).mean()))
+    return float(-10 * torch.log10(((rendered - target.at(views.rays())) ** 2).mean()))
 
 
 class Kept(dict):

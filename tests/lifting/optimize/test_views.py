@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pano4d.lifting.optimize.views import ViewSampler, view_size, views_towards  # noqa: E402
+from pano4d.lifting.optimize.views import PixelRays, ViewSampler, view_size, views_towards  # noqa: E402
 
 
 @pytest.fixture
@@ -44,6 +44,14 @@ def test_a_point_on_a_ray_projects_to_its_pixel(views):
     at = torch.arange(9) + 0.5
     assert torch.allclose(pixel[..., 0], at.expand(7, 9, 9), atol=1e-3)
     assert torch.allclose(pixel[..., 1], at[:, None].expand(7, 9, 9), atol=1e-3)
+
+
+def test_points_lie_on_rays_and_their_ranges_are_their_distances(views):
+    _, positions, made = views
+    rays, depth = PixelRays(9, 80.0, torch.device("cpu")), 1 + torch.rand(7, 9, 9, generator=torch.Generator().manual_seed(0))
+    points = positions[:, None, None] + depth[..., None] * made.rays()
+    assert torch.allclose(rays.points(made.viewmats, depth), points, atol=1e-5)
+    assert torch.allclose(rays.squared_ranges(made.viewmats, depth), points.square().sum(-1), rtol=1e-5, atol=1e-5)
 
 
 def test_sampler_repeats_itself_and_keeps_within_reach():

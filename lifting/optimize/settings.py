@@ -1,0 +1,39 @@
+"""Settle how Gaussians are optimised."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OptimizeSettings:
+    """How to optimise.
+
+    Attributes:
+        iterations: Steps of the still Gaussians; 0 leaves all as they were placed.
+        moving_iterations: Steps of the moving ones of each frame; None: a sixth of those, twice as many for the first.
+        centred_views: Views from the centre in a step.
+        off_views: Views off the centre in a step.
+        reach: How far off, as a share of the median distance.
+        off_weight: Weight of the views off the centre.
+        depth_weight: Weight of the distance that views show.
+        smooth_weight: Weight of its smoothness off the centre.
+        opaque_weight: Weight of what views let through.
+        carry_weight: Weight of what a moving Gaussian does otherwise than in the frame before.
+        seed: Of the views.
+    """
+
+    iterations: int = 400
+    moving_iterations: int | None = None
+    centred_views: int = 3
+    off_views: int = 1
+    reach: float = 0.1
+    off_weight: float = 0.5
+    depth_weight: float = 0.05
+    smooth_weight: float = 0.02
+    opaque_weight: float = 0.1
+    carry_weight: float = 0.02
+    seed: int = 0
+
+    def steps_of_frame(self, frame: int) -> int:
+        """Steps of the moving Gaussians of a frame."""
+        each = self.iterations // 6 if self.moving_iterations is None else self.moving_iterations
+        return each if frame else 2 * each
