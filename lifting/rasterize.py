@@ -5,6 +5,7 @@
 """
 
 import importlib.util
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,19 +22,20 @@ RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 def rasterization(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
     width: int, height: int, near_plane: float = 0.01, far_plane: float = 1e10, radius_clip: float = 0.0,
-    eps2d: float = 0.3, sh_degree: int | None = None, backgrounds: Tensor | None = None, render_mode: str = "RGB",
+    eps2d: float = 0.3, sh_degree: int | None = None, packed: bool = True, backgrounds: Tensor | None = None,
+    render_mode: str = "RGB",
 ) -> tuple[Tensor, Tensor, dict]:
-    """Draw Gaussians into the pictures of several pinhole cameras.
+    """Draw Gaussians into the pictures of several pinhole cameras, or several sets each into those of cameras of its own.
 
     Args:
-        means: Centres, metres. float [N, 3].
-        quats: w x y z, of any length above 0. float [N, 4].
-        scales: Standard deviations, metres. float [N, 3].
-        opacities: At the centre, 0 to 1. float [N].
-        colors: Colours or any D features, float [N, D] or [C, N, D]; with `sh_degree` spherical harmonics, float
-            [N, K, 3] or [C, N, K, 3].
-        viewmats: World to camera. float [C, 4, 4].
-        Ks: Intrinsics, pixels. float [C, 3, 3].
+        means: Centres, metres. float [..., N, 3]; leading axes, the same in all arguments, count sets.
+        quats: w x y z, of any length above 0. float [..., N, 4].
+        scales: Standard deviations, metres. float [..., N, 3].
+        opacities: At the centre, 0 to 1. float [..., N].
+        colors: Colours or any D features, float [..., N, D] or [..., C, N, D]; with `sh_degree` spherical harmonics, float
+            [..., N, K, 3] or [..., C, N, K, 3].
+        viewmats: World to camera. float [..., C, 4, 4].
+        Ks: Intrinsics, pixels. float [..., C, 3, 3].
         width: Picture width in pixels.
         height: Picture height in pixels.
         near_plane: Least depth that is drawn, metres.
@@ -41,16 +43,18 @@ def rasterization(
         radius_clip: Gaussians of at most this radius are left out, pixels.
         eps2d: Variance added in the picture, pixels^2.
         sh_degree: Degree of harmonics to use, 0 to 3; None: `colors` are colours.
-        backgrounds: float [C, D]; None: 0.
+        packed: How what is returned last is laid out.
+        backgrounds: float [..., C, D]; None: 0.
         render_mode: RGB: colours. D: depth along the camera's axis, summed with the weights of the Gaussians; ED: that
             over the coverage. RGB+D, RGB+ED: colours, then depth as the last channel.
 
     Returns:
-        Pictures, float [C, height, width, X]; coverage, float [C, height, width, 1]; and of the pairs of a camera and a
-        Gaussian in its picture, ordered by camera and then Gaussian, as with gsplat's `packed`: ``camera_ids`` and
-        ``gaussian_ids`` int64 [M], ``means2d`` float [M, 2] (call its `retain_grad` for its gradient), ``radii`` int32
-        [M, 2], ``depths`` float [M], ``conics`` float [M, 3], ``opacities`` float [M]; besides ``width``, ``height``
-        and ``n_cameras``. Differentiable by all tensors but `Ks`.
+        Pictures, float [..., C, height, width, X]; coverage, float [..., C, height, width, 1]; and of the pairs of a camera
+        and a Gaussian in its picture, ordered by set, camera and then Gaussian, as with gsplat's `packed`: ``batch_ids``,
+        ``camera_ids`` and ``gaussian_ids``, each within the one before, int64 [M]; ``means2d`` float [M, 2] (call its
+        `retain_grad` for its gradient), ``radii`` int32 [M, 2], ``depths`` float [M], ``conics`` float [M, 3],
+        ``opacities`` float [M]; besides ``width``, ``height``, ``n_batches`` and ``n_cameras``. If not `packed`, [..., C, N]
+        stands for [M], radii are 0 of what is not seen, and the ids are None. Differentiable by all tensors but `Ks`.
 
     Raises:
         SettingsError: No such mode, or spherical harmonics that do not fit `sh_degree`.
@@ -58,21 +62,31 @@ def rasterization(
     if render_mode not in RENDER_MODES:
         raise SettingsError(f"The render mode {render_mode!r} is unknown; use one of {', '.join(RENDER_MODES)}.")
     planes = {"near_plane": near_plane, "far_plane": far_plane, "radius_clip": radius_clip, "eps2d": eps2d}
-    axes = axes_of(quats, scales)
-    found = [project(means, axes, opacities, view, K, width, height, **planes) for view, K in zip(viewmats, Ks.detach())]
-    meta = _meta(found, opacities) | {"width": width, "height": height, "n_cameras": len(viewmats)}
-    counts = [len(ids) for ids, _ in found]
+    sets, batch, cameras, count = math.prod(means.shape[:-2]), means.shape[:-2], viewmats.shape[-3], means.shape[-2]
+    axes = axes_of(quats.reshape(-1, 4), scales.reshape(-1, 3)).reshape(sets, count, 3, 3)
+    means, opacities = means.reshape(sets, count, 3), opacities.reshape(sets, count)
+    of_cameras = colors.dim() - len(batch) == (3 if sh_degree is None else 4)
+    colors = colors.reshape(sets, *colors.shape[len(batch):])
+    viewmats, Ks = viewmats.reshape(-1, 4, 4), Ks.detach().reshape(-1, 3, 3)
+    images = [divmod(image, cameras) for image in range(sets * cameras)]
+    found = [project(means[own], axes[own], opacities[own], view, K, width, height, **planes)
+             for (own, _), view, K in zip(images, viewmats, Ks)]
+    pairs = _pairs(found, opacities, cameras)
+    meta, counts = pairs, [len(ids) for ids, _ in found]
+    if not packed:
+        meta, pairs = _spread(pairs, (*batch, cameras, count))
     pictures, coverages = [], []
     # The parts are cut out of what `meta` holds, so that their gradients can be asked for there.
-    parts = zip(*(meta[name].split(counts) for name in (*Projection._fields, "opacities", "gaussian_ids")))
-    for camera, (means2d, conics, depths, radii, opacity, ids) in enumerate(parts):
+    parts = zip(*(pairs[name].split(counts) for name in (*Projection._fields, "opacities", "gaussian_ids")))
+    for image, (means2d, conics, depths, radii, opacity, ids) in enumerate(parts):
+        own, camera = images[image]
         features = []
         if render_mode.startswith("RGB"):
-            own = colors[camera] if colors.dim() == (3 if sh_degree is None else 4) else colors
-            features.append(_colors(own, ids, means, viewmats[camera], sh_degree))
+            shades = colors[own, camera] if of_cameras else colors[own]
+            features.append(_colors(shades, ids, means[own], viewmats[image], sh_degree))
         if render_mode != "RGB":
             features.append(depths[:, None])
-        background = None if backgrounds is None else _behind(backgrounds[camera], render_mode)
+        background = None if backgrounds is None else _behind(backgrounds.flatten(0, -2)[image], render_mode)
         splats = Projection(means2d, conics, depths, radii)
         picture, coverage = composite(splats, opacity, torch.cat(features, -1), background, width, height)
         if render_mode.endswith("ED"):
@@ -80,7 +94,8 @@ def rasterization(
             picture = torch.cat([picture[..., :-1], expected], -1)
         pictures.append(picture)
         coverages.append(coverage)
-    return torch.stack(pictures), torch.stack(coverages), meta
+    drawn = (torch.stack(made).reshape(*batch, cameras, height, width, -1) for made in (pictures, coverages))
+    return *drawn, meta | {"width": width, "height": height, "n_batches": sets, "n_cameras": cameras}
 
 
 def rasterizer(device: torch.device | str) -> Callable[..., tuple[Tensor, Tensor, dict]]:
@@ -104,12 +119,28 @@ def rasterizer(device: torch.device | str) -> Callable[..., tuple[Tensor, Tensor
     return rasterization
 
 
-def _meta(found: list[tuple[Tensor, Projection]], opacities: Tensor) -> dict:
-    """Join what the cameras see into one list."""
+def _pairs(found: list[tuple[Tensor, Projection]], opacities: Tensor, cameras: int) -> dict[str, Tensor]:
+    """Join what the cameras of all sets, with opacities [B, N], see into one list."""
     ids = torch.cat([numbers for numbers, _ in found])
-    cameras = [torch.full_like(numbers, camera) for camera, (numbers, _) in enumerate(found)]
+    images = torch.cat([torch.full_like(numbers, image) for image, (numbers, _) in enumerate(found)])
     joined = {name: torch.cat([getattr(splats, name) for _, splats in found]) for name in Projection._fields}
-    return {"camera_ids": torch.cat(cameras), "gaussian_ids": ids, "opacities": opacities.index_select(0, ids), **joined}
+    own = torch.div(images, cameras, rounding_mode="floor")
+    chosen = opacities.reshape(-1).index_select(0, own * opacities.shape[1] + ids)
+    return {"batch_ids": own, "camera_ids": images % cameras, "gaussian_ids": ids, "opacities": chosen, **joined}
+
+
+def _spread(pairs: dict[str, Tensor], shape: tuple[int, ...]) -> tuple[dict, dict[str, Tensor]]:
+    """Lay pairs out over [..., C, N], with 0 where nothing is seen; and list them again out of that."""
+    *_, cameras, count = shape
+    place = (pairs["batch_ids"] * cameras + pairs["camera_ids"]) * count + pairs["gaussian_ids"]
+    spread: dict = dict.fromkeys(("batch_ids", "camera_ids", "gaussian_ids"))
+    listed = {"gaussian_ids": pairs["gaussian_ids"]}
+    for name in (*Projection._fields, "opacities"):
+        values = pairs[name]
+        empty = values.new_zeros(math.prod(shape), *values.shape[1:])
+        spread[name] = empty.index_copy(0, place, values).reshape(*shape, *values.shape[1:])
+        listed[name] = spread[name].reshape(empty.shape).index_select(0, place)
+    return spread, listed
 
 
 def _colors(colors: Tensor, ids: Tensor, means: Tensor, viewmat: Tensor, sh_degree: int | None) -> Tensor:

@@ -18,6 +18,7 @@ class OptimizeSettings:
         smooth_weight: Weight of its smoothness off the centre.
         opaque_weight: Weight of what views let through.
         carry_weight: Weight of what a moving Gaussian does otherwise than in the frame before.
+        frames_at_once: Frames after the first whose moving Gaussians are optimised together, at most.
         seed: Of the views.
     """
 
@@ -31,6 +32,7 @@ class OptimizeSettings:
     smooth_weight: float = 0.02
     opaque_weight: float = 0.1
     carry_weight: float = 0.02
+    frames_at_once: int = 13
     seed: int = 0
 
     def steps_of_frame(self, frame: int) -> int:

@@ -12,12 +12,13 @@ So its centre is never further from the initial surface's tangent plane than rou
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pano4d.lifting.gaussians import SH_C0, Gaussians
+from pano4d.lifting.gaussians import SH_C0, Gaussians, concatenate
 from pano4d.lifting.rotations import quats_to_matrices
 
 SLIDE, STRETCH = 1.0, 2.5
@@ -30,7 +31,8 @@ class SurfaceGaussians:
     """N Gaussians with parameters to optimise.
 
     Args:
-        gaussians: Where they begin; the third axis of each is its normal.
+        sets: Where they begin; the third axis of each is its normal. Several sets, such as those of several frames,
+            make one long one.
         device: Where.
 
     Attributes:
@@ -38,7 +40,9 @@ class SurfaceGaussians:
             float32, each a leaf that takes gradients.
     """
 
-    def __init__(self, gaussians: Gaussians, device: torch.device) -> None:
+    def __init__(self, *sets: Gaussians, device: torch.device) -> None:
+        gaussians = concatenate(list(sets)) if len(sets) > 1 else sets[0]
+
         def there(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)
 
@@ -80,20 +84,28 @@ class SurfaceGaussians:
 
     @torch.no_grad()
     def follow(self, other: "SurfaceGaussians") -> None:
-        """Take over what another set has learned about the same samples: its changes, upon the own beginning."""
+        """Take over in each set what another one has learned about the same samples: its changes, upon the own beginning."""
         for name, value in self.parameters.items():
             if name != "sh":
-                value.copy_(other.parameters[name])
+                value.unflatten(0, (-1, len(other))).copy_(other.parameters[name])
+
+    def divide(self, sets: Sequence[Gaussians]) -> list["SurfaceGaussians"]:
+        """Cut into the sets again that this began with, each with what it has learned."""
+        parts = [SurfaceGaussians(one, device=self._means.device) for one in sets]
+        for name, value in self.parameters.items():
+            for part, learned in zip(parts, value.detach().split([len(one) for one in sets])):
+                part.restore({name: learned})
+        return parts
 
     def learned(self) -> dict[str, np.ndarray]:
         """Give the parameters."""
         return {name: value.detach().cpu().numpy() for name, value in self.parameters.items()}
 
     @torch.no_grad()
-    def restore(self, learned: dict[str, np.ndarray]) -> None:
-        """Take over what `learned` gave of the same samples."""
-        for name, value in self.parameters.items():
-            value.copy_(torch.from_numpy(learned[name]))
+    def restore(self, learned: Mapping[str, np.ndarray | Tensor]) -> None:
+        """Take over what `learned` gave of the same samples, or some of it."""
+        for name, value in learned.items():
+            self.parameters[name].copy_(torch.as_tensor(value))
 
     @torch.no_grad()
     def gaussians(self) -> Gaussians:

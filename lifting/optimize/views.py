@@ -1,6 +1,7 @@
 """Draw batches of pinhole cameras that look out from the panorama's centre or from near it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,8 @@ class Views:
     """A batch of square views, or a series of batches, which an index cuts into its steps.
 
     Attributes:
-        viewmats: World to camera. float32 [C, 4, 4], or of a series [S, C, 4, 4].
-        Ks: Intrinsics, pixels. float32 [C, 3, 3]; the same in all steps.
+        viewmats: World to camera. float32 [..., C, 4, 4], or of a series [S, ..., C, 4, 4].
+        Ks: Intrinsics, pixels. float32 [..., C, 3, 3]; the same in all steps.
         size: Side in pixels.
     """
 
@@ -86,6 +87,12 @@ def views_towards(directions: Tensor, positions: Tensor, rolls: Tensor, size: in
     focal = size / 2 / math.tan(math.radians(fov_deg) / 2)
     K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], device=directions.device)
     return Views(viewmats, K.repeat(len(directions), 1, 1), size)
+
+
+def side_by_side(series: Sequence[Views]) -> Views:
+    """Put series of as many steps each together, each step's batches beside each other: [S, B, C, ...]."""
+    return Views(torch.stack([views.viewmats for views in series], 1), torch.stack([views.Ks for views in series]),
+                 series[0].size)
 
 
 class PixelRays:

@@ -23,15 +23,15 @@ def video(tmp_path, panorama_pixels):
 
 
 def lift(folder, out, interrupted=False, mask="mask.png", **options):
-    """Lift; interrupt when the first frame is written, when the still part and one moving part have been learned."""
+    """Lift; interrupt while the frames after the first one are optimised, when what they begin with has been learned."""
     steps = []
 
     def tell(stage, done, total):
-        if interrupted and stage == "lift":
-            raise KeyboardInterrupt
         steps.extend([done] if stage.startswith("optimize") else [])
+        if interrupted and len(steps) == 3:
+            raise KeyboardInterrupt
 
-    report = pano4d.lift(folder / "video", folder / out, mask=folder / mask, gaussians=300, iterations=6, device="cpu",
+    report = pano4d.lift(folder / "video", folder / out, mask=folder / mask, gaussians=300, iterations=10, device="cpu",
                          progress=tell, **options)
     return report, steps
 

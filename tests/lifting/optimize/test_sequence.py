@@ -1,5 +1,7 @@
 """A short video is optimised: closer to its frames, still where nothing moves, and the same after an interruption."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -86,9 +88,10 @@ def test_progress_ends_at_its_total_and_tells_psnr(optimized):
     assert len(optimizer.psnr_db) == 4 and all(15 < value < 60 for value in optimizer.psnr_db)
 
 
-def test_an_interrupted_run_ends_as_one_that_was_not(video, optimized):
+@pytest.mark.parametrize("saves", [2, 3])
+def test_an_interrupted_run_ends_as_one_that_was_not(video, optimized, saves):
     _, static, moving, _ = optimized
-    store = Kept(saves=2)
+    store = Kept(saves)
     first = opened(video, store)
     first.static(), first.moving(0)
     with pytest.raises(KeyboardInterrupt):
@@ -99,6 +102,15 @@ def test_an_interrupted_run_ends_as_one_that_was_not(video, optimized):
     for t in range(3):
         assert np.array_equal(second.moving(t).sh, moving[t].sh)
     assert told[0][0] > 24 + 12 and told[-1][0] == second.steps
+
+
+def test_as_many_frames_at_once_as_are_asked_for(video):
+    told = []
+    optimizer = opened(video, report=lambda *one: told.append(one), settings=dataclasses.replace(SETTINGS, frames_at_once=1))
+    optimizer.static()
+    assert len(optimizer.moving(0)) == len(optimizer.moving(1)) and len(optimizer.psnr_db) == 3
+    optimizer.moving(2)
+    assert len(optimizer.psnr_db) == 4 and [done for done, _, _ in told][-3:] == [36, 42, 48]
 
 
 def test_nothing_moving_and_everything_moving(video):

@@ -22,13 +22,13 @@ def placed():
 
 
 def test_begins_as_placed(placed):
-    same = SurfaceGaussians(placed, CPU).gaussians()
+    same = SurfaceGaussians(placed, device=CPU).gaussians()
     for name in ("means", "scales", "opacities", "sh", "quats"):
         assert np.abs(getattr(same, name) - getattr(placed, name)).max() < 1e-4, name
 
 
 def test_a_hundred_wild_steps_keep_the_bounds(placed):
-    trained = SurfaceGaussians(placed, CPU)
+    trained = SurfaceGaussians(placed, device=CPU)
     adam, generator = Adam(trained, 100), torch.Generator().manual_seed(0)
     for value in trained.parameters.values():
         value.data += 3 * torch.randn(value.shape, generator=generator)
@@ -49,7 +49,7 @@ def test_a_hundred_wild_steps_keep_the_bounds(placed):
 
 
 def test_rates_fall_to_a_tenth(placed):
-    trained = SurfaceGaussians(placed, CPU)
+    trained = SurfaceGaussians(placed, device=CPU)
     adam = Adam(trained, 50)
     for step in range(50):
         before = trained.parameters["turn"].detach().clone()
@@ -61,9 +61,26 @@ def test_rates_fall_to_a_tenth(placed):
 
 
 def test_next_frame_takes_over_everything_but_colours(placed):
-    one, two = SurfaceGaussians(placed, CPU), SurfaceGaussians(placed, CPU)
+    one, two = SurfaceGaussians(placed, device=CPU), SurfaceGaussians(placed, device=CPU)
     for value in one.parameters.values():
         value.data += 0.1
     two.follow(one)
     assert torch.equal(two.parameters["slide"], one.parameters["slide"])
     assert not torch.equal(two.parameters["sh"], one.parameters["sh"])
+
+
+def test_several_sets_are_one_and_are_divided_again(placed):
+    before, sets = SurfaceGaussians(placed, device=CPU), [placed, placed, placed]
+    for value in before.parameters.values():
+        value.data += 0.1
+    many = SurfaceGaussians(*sets, device=CPU)
+    many.follow(before)
+    many.parameters["turn"].data[200:400] += 0.3
+    assert len(many) == 600
+    parts = many.divide(sets)
+    assert [len(part) for part in parts] == [200, 200, 200]
+    for number, part in enumerate(parts):
+        assert torch.equal(part.parameters["slide"], before.parameters["slide"])
+        assert torch.allclose(part.parameters["turn"], before.parameters["turn"] + 0.3 * (number == 1))
+        for own, all_of_them in zip(part.splats(), many.splats()):
+            assert torch.equal(own, all_of_them[200 * number:200 * (number + 1)])
