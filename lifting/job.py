@@ -33,8 +33,8 @@ class LiftSettings:
 
     Attributes:
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
-        iterations: Steps of optimisation of what does not move; what moves takes a sixth of that in each frame. 0 leaves
-            all as placed. None: 400 on a GPU with gsplat, else 0.
+        iterations: Steps of optimisation of what does not move; what moves takes a third of that in the first frame and a
+            tenth in the others. 0 leaves all as placed. None: 400 on a GPU with gsplat, else 0.
         device: Where to optimise: "auto", "cpu" or "cuda".
         seed: Of the views that are compared.
     """

@@ -9,7 +9,8 @@ class OptimizeSettings:
 
     Attributes:
         iterations: Steps of the still Gaussians; 0 leaves all as they were placed.
-        moving_iterations: Steps of the moving ones of each frame; None: a sixth of those, twice as many for the first.
+        moving_iterations: Steps of the moving ones of each frame, twice as many for the first; None: a third of those for the
+            first, a tenth, rounded up, for the others, which begin with what it has learned.
         centred_views: Views from the centre in a step.
         off_views: Views off the centre in a step.
         reach: How far off, as a share of the median distance.
@@ -37,5 +38,6 @@ class OptimizeSettings:
 
     def steps_of_frame(self, frame: int) -> int:
         """Steps of the moving Gaussians of a frame."""
-        each = self.iterations // 6 if self.moving_iterations is None else self.moving_iterations
-        return each if frame else 2 * each
+        if self.moving_iterations is not None:
+            return self.moving_iterations * (1 if frame else 2)
+        return -(-self.iterations // 10) if frame else self.iterations // 6 * 2
