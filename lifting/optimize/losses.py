@@ -36,35 +36,36 @@ class _Ssim(torch.autograd.Function):
         S = n1 n2 / (d1 d2)     n1 = 2 m_a m_b + C1           n2 = 2 (m_ab - m_a m_b) + C2
                                 d1 = m_a^2 + m_b^2 + C1       d2 = m_aa - m_a^2 + m_bb - m_b^2 + C2
 
-    depends on m_ab by 2 n1 / (d1 d2), on m_aa by -S / d2, and on m_a by p m_b + q m_a, where p = 2 (n2 - n1) / (d1 d2) and
-    q = 2 S (1 / d2 - 1 / d1). The window is symmetric, and zero beyond the border: blurring is its own adjoint.
+    depends on m_ab by 2 c, on m_aa by -S / d2, and on m_a by 2 (p m_b - q m_a), where c = n1 / (d1 d2),
+    p = (n2 - n1) / (d1 d2) and q = S / d1 - S / d2. The window is symmetric, and zero beyond the border: blurring is its own
+    adjoint.
     """
 
     @staticmethod
     def forward(ctx: object, a: Tensor, b: Tensor) -> Tensor:
         """Compare. float [..., H, W]"""
-        means = _blurred(torch.stack([a, b, a * a, b * b, a * b]))
-        squares = means[:2] * means[:2]
-        squares, product = squares[0] + squares[1], means[0] * means[1]
-        n1, n2 = 2 * product + _C1, 2 * (means[4] - product) + _C2
-        d1, d2 = squares + _C1, (means[2] + means[3]).sub_(squares).add_(_C2)
+        mean_a, mean_b, *powers = _blurred(torch.stack([a, b, a * a, b * b, a * b]))
+        squares, product = (mean_a * mean_a).addcmul_(mean_b, mean_b), mean_a * mean_b
+        n1, n2 = 2 * product + _C1, 2 * (powers[2] - product) + _C2
+        d1, d2 = squares + _C1, (powers[0] + powers[1]).sub_(squares).add_(_C2)
         inverse = (d1 * d2).reciprocal_()
-        similar = n1 * n2 * inverse
+        c = n1 * inverse
+        similar = c * n2
         if any(ctx.needs_input_grad):
-            by_square = -similar / d2
-            slopes = (2 * inverse * (n2 - n1), -2 * (similar / d1 + by_square), by_square, 2 * n1 * inverse)
-            ctx.save_for_backward(a, b, means[:2].clone(), *slopes)
+            by_square = (similar / d2).neg_()
+            ctx.save_for_backward(a, b, mean_a, mean_b, (n2 - n1).mul_(inverse), similar / d1 + by_square, by_square, c)
         return similar
 
     @staticmethod
     def backward(ctx: object, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Give the gradients. float [..., H, W] each"""
-        a, b, means, p, q, by_square, by_product = ctx.saved_tensors
+        a, b, mean_a, mean_b, p, q, by_square, c = ctx.saved_tensors
         found: list[Tensor | None] = [None, None]
-        for which, (one, other, near, far) in enumerate(((a, b, *means), (b, a, *means.flip(0)))):
+        for which, (one, other, near, far) in enumerate(((a, b, mean_a, mean_b), (b, a, mean_b, mean_a))):
             if ctx.needs_input_grad[which]:
-                own, square, product = _blurred(torch.stack([p * far + q * near, by_square, by_product]) * gradient)
-                found[which] = own.addcmul_(one, square, value=2).addcmul_(other, product)
+                by_mean = (p * far).addcmul_(q, near, value=-1)
+                own, square, product = _blurred(torch.stack([by_mean, by_square, c]).mul_(gradient))
+                found[which] = own.addcmul_(one, square).addcmul_(other, product).mul_(2)
         return found[0], found[1]
 
 
@@ -113,7 +114,9 @@ def structure(rendered: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     """
     # Where nothing counts the rendered picture stands in for the wanted one: no border is made there.
     wanted = torch.where((weight > 0)[:, None], wanted, rendered.detach())
-    return weighted_mean(1 - ssim(rendered, wanted).mean(1), weight, (-2, -1))
+    total = weight.sum((-2, -1))
+    alike = (ssim(rendered, wanted) * weight[:, None]).sum((1, -2, -1)) / rendered.shape[1]
+    return (total - alike) / total.clamp(min=1.0)
 
 
 def smoothness(distance: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
@@ -163,8 +166,3 @@ class _Bend(torch.autograd.Function):
 def _both_ways(pictures: Tensor) -> Tensor:
     """Stack pictures [..., h, h] and the same with columns for rows."""
     return torch.stack([pictures, pictures.transpose(-1, -2)])
-
-
-def weighted_mean(values: Tensor, weight: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Average over some axes; 0 where nothing counts."""
-    return (values * weight).sum(axes) / weight.sum(axes).clamp(min=1.0)

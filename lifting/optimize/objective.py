@@ -99,8 +99,10 @@ class Objective:
         Raises:
             Nothing.
         """
-        alpha, planes = alphas[..., 0], rendered.movedim(-1, 1).contiguous()
-        colors, depth = planes[:, :3], (planes[:, 3] / alpha.clamp_min(1e-10)).clamp_min(_NEAREST_M)
+        # Splitting, squeezing and adding have cheap gradients: those of slices and clamps take several launches each.
+        colors, summed = rendered.movedim(-1, 1).contiguous().split([3, 1], 1)
+        alpha = alphas.squeeze(-1)
+        depth = (summed.squeeze(1) / (alpha + 1e-10)).clamp_min(_NEAREST_M)
         wanted, logs, weight = self._target.at(self._rays.points(viewmats, depth.detach()))
         error = (self._rays.squared_ranges(viewmats, depth).log() - logs).abs()
         with torch.no_grad():

@@ -1,10 +1,10 @@
 """Optimise Gaussians against the panoramas they were placed from.
 
 Still Gaussians once, against the mean of all frames outside the mask; then the moving ones, several frames at a time
-(`moving`). Views from the centre are compared with the panorama itself. Views off the centre
-have no picture of their own: what they render is sent back, by its own rendered distance, to the panorama's pixel that lies
-in the same direction, and is compared with it where the panorama's distance map says that pixel lies at that place. Where it
-does not, the surface was hidden from the centre and nothing is known. All views are to be opaque.
+(`moving`). Views from the centre are compared with the panorama itself. Views off the centre have no picture of their own:
+what they render is sent back, by its own rendered distance, to the panorama's pixel that lies in the same direction, and is
+compared with it where the panorama's distance map says that pixel lies at that place. Where it does not, the surface was
+hidden from the centre and nothing is known. All views are to be opaque.
 """
 
 from collections.abc import Callable, Sequence

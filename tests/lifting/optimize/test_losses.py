@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pano4d.lifting.optimize.losses import smoothness, ssim, structure, weighted_mean  # noqa: E402
+from pano4d.lifting.optimize.losses import smoothness, ssim, structure  # noqa: E402
 
 
 def test_ssim_is_the_formula_at_a_pixel():
@@ -83,5 +83,7 @@ def test_smoothness_has_the_gradient_that_it_should():
     assert torch.autograd.gradcheck(lambda d: smoothness(d, picture, weight), distance)
 
 
-def test_weighted_mean_of_nothing_is_zero():
-    assert weighted_mean(torch.ones(3), torch.zeros(3), (0,)).item() == 0
+def test_views_in_which_nothing_counts_cost_nothing():
+    picture, none = torch.rand(1, 3, 2, 12, 12), torch.zeros(1, 2, 12, 12)
+    assert structure(picture, 1 - picture, none).tolist() == [[0, 0]]
+    assert smoothness(1 + picture[:, 0], picture, none).tolist() == [0]
