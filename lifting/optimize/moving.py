@@ -16,7 +16,7 @@ from pano4d.lifting.optimize.surface_gaussians import SurfaceGaussians
 from pano4d.lifting.optimize.views import ViewSampler, view_size
 
 _NARROW_FOV_DEG = 42.0  # of views of what moves, which is small: half the side, a quarter of the pixels
-_PANORAMA_PIXEL_BYTES, _VIEW_PIXEL_BYTES = 20, 400  # what a step takes, its gradients included
+_PANORAMA_PIXEL_BYTES, _VIEW_PIXEL_BYTES = 20, 320  # what a step takes, its gradients included
 _GAUSSIAN_BYTES, _SEEN_BYTES = 170, 110  # the latter of each pair of a Gaussian and a view
 _GPU_BYTES, _CPU_BYTES = 14 << 30, 2 << 30
 _CARRIED = ("slide", "turn", "log_stretch", "logits")
