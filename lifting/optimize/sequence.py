@@ -108,7 +108,7 @@ class SequenceOptimizer:
         return static
 
     def _optimize_batch(self, batch: range) -> None:
-        """Optimise a batch, or take it over whole: what is kept of an interrupted one began with the same, and is made again."""
+        """Optimise a batch, or take it over whole; one of which only a part is kept is made again."""
         placed = {f"moving_{number:04d}": self._layers.moving(number) for number in batch}
         steps = self._settings.steps_of_frame(batch[0])
         trained = self._restored(placed, steps)
