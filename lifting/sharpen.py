@@ -1,36 +1,38 @@
 """Bring the steps of estimated distances to where the picture has its edges.
 
 Estimators of depth see a picture at a fraction of its resolution: a step from near to far comes out as a ramp some pixels
-wide, in which nothing is where it is said to be. Seen from off the centre, ramps are veils between things. A pixel of a ramp
-therefore takes the distance of those settled pixels around, on the near side or on the far one, whose colours are more like
-its own: a joint bilateral filter (Petschnigg et al. 2004) with two candidates instead of an average of both sides. What lies
-between two steps, at a distance of its own, is no ramp and stays.
+wide, and a thing thinner than that as a low rise. Seen from off the centre, ramps are veils between things. How wide ramps
+are is read off the map itself, off steps that stand alone; that blur is then undone near steps (`deconvolve`). Pixels that
+this hardly changes stay as they are.
 """
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pano4d.lifting.deconvolve import blur_matrix, deconvolve, edge_weights
 from pano4d.lifting.distances import Distances
-from pano4d.lifting.edges import STEP, shift, unexplained
+from pano4d.lifting.drawing import choose_device
+from pano4d.lifting.ramps import find_blur, largest_around, near_steps
 from pano4d.runtime.parallel import each
+from pano4d.runtime.sphere import pixel_lonlat
 
 RAMP_CELLS = 6
 """How far a ramp reaches from its middle, at most, in pixels of what the estimator sees."""
 
-_STRIDE = 3  # pixels between those that are asked
-_COLOR_SIGMA = 18.0  # grey levels
-_SETTLED = 0.15  # of a step's height: how far from its top or bottom a pixel may be to be asked
-_BAND = 0.08  # of a step's height: closer to its top or bottom a pixel is settled itself
-_STEEPNESS = 0.03  # of a step's height: a pixel of a ramp differs by more from both neighbours along it
-_MOST_VOTES = 3.0  # of a pixel's colour, either way
-_PLACE_VOTES = 4.0  # of where in the ramp it lies, at its bottom rather than its top
-_BLOCK = 1 << 15
+LEAST_BLUR_PX = 0.7
+"""Standard deviation of a blur that is worth undoing."""
+
+_WIDEST = 3.0  # of the blur across, near the poles, over that down
+_NEARER = 0.8  # of the range of log distance around: how much nearer a thin thing may be than it was said to be
+_CHANGED, _RIM_PX = 0.05, 2  # of log distance: what counts as changed, and how far around it all is taken
+_INNER_PX, _LEAST_HALO_PX = 112, 16  # of a block; what is around it, at least
+_ON_CPU, _ON_GPU = 4, 64  # blocks at a time
 
 
 def sharpen(distances: Distances, frames: np.ndarray, reach_px: int) -> Distances:
-    """Sharpen the distances of a video.
+    """Sharpen the distances of a video, on a GPU that torch sees, else with NumPy.
 
     Args:
         distances: Of all frames.
@@ -38,31 +40,35 @@ def sharpen(distances: Distances, frames: np.ndarray, reach_px: int) -> Distance
         reach_px: How far a ramp may reach from its middle.
 
     Returns:
-        The same, but for pixels of ramps.
+        The same, but for pixels at steps; itself where its steps are sharp.
 
     Raises:
         Nothing.
     """
-    static = sharpen_map(distances.static, frames[0], reach_px)
+    blur_px = find_blur(distances.static, reach_px)
+    if blur_px < LEAST_BLUR_PX:
+        return distances
+    static = sharpen_map(distances.static, frames[0], blur_px)
     if not distances.changing:
         return replace(distances, static=static)
     moving = np.zeros(static.shape, bool)
     moving.reshape(-1)[distances.pixels] = True
+    still = static.reshape(-1)[distances.pixels]
 
-    still, changes = static.reshape(-1)[distances.pixels], np.empty_like(distances.changes)
-    for number in range(len(changes)):  # one after another: the parts of a map are several at a time
-        sharp = sharpen_map(distances.frame(number), frames[number], reach_px, moving)
-        changes[number] = np.log(sharp.reshape(-1)[distances.pixels] / still)
-    return Distances(static, distances.pixels, changes)
+    def change(number: int) -> np.ndarray:
+        sharp = sharpen_map(distances.frame(number), frames[number], blur_px, moving)
+        return np.log(sharp.reshape(-1)[distances.pixels] / still).astype(distances.changes.dtype)
+
+    return Distances(static, distances.pixels, np.stack(each(change, range(len(distances.changes)))))
 
 
-def sharpen_map(distance: np.ndarray, picture: np.ndarray, reach_px: int, where: np.ndarray | None = None) -> np.ndarray:
+def sharpen_map(distance: np.ndarray, picture: np.ndarray, blur_px: float, where: np.ndarray | None = None) -> np.ndarray:
     """Sharpen one map.
 
     Args:
         distance: Along each pixel's ray, metres, above 0. float32 [H, W].
         picture: Panorama. uint8 [H, W, 3].
-        reach_px: How far a ramp may reach from its middle.
+        blur_px: Standard deviation of its blur down the map.
         where: Pixels that may change; None: all. bool [H, W].
 
     Returns:
@@ -71,53 +77,80 @@ def sharpen_map(distance: np.ndarray, picture: np.ndarray, reach_px: int, where:
     Raises:
         Nothing.
     """
-    near_step = _near_steps(np.float32(1) / distance, reach_px)
-    pixels = np.flatnonzero(near_step if where is None else near_step & where)
-    logs, colors, result = np.log(distance), picture.reshape(-1, 3), distance.copy()
-    blocks = [pixels[start:start + _BLOCK] for start in range(0, len(pixels), _BLOCK)]
-    found = each(partial(_find_sides, logs, colors, reach_px), blocks)
-    if found:
-        ramp, votes, sides = (np.concatenate(parts, -1) for parts in zip(*found))
-        result.reshape(-1)[ramp] = np.exp(np.where(votes > 0, *sides))
+    reach, result, parallel = int(np.ceil(3 * blur_px)), distance.copy(), each if where is None else map
+    where = np.ones(distance.shape, bool) if where is None else where
+    rows = np.flatnonzero(where.any(1))
+    if not len(rows):
+        return result
+    # Of few rows, those around are enough.
+    part = slice(max(0, rows[0] - 4 * reach), rows[-1] + 1 + 4 * reach)
+    _, lat = pixel_lonlat(*distance.shape)
+    band = _Band(np.log(distance[part]), picture[part], lat[part], blur_px)
+    blocks = list(_blocks(near_steps(np.float32(1) / distance[part], reach) & where[part]))
+    size = _ON_GPU if _on_gpu() else _ON_CPU
+    batches = [blocks[start:start + size] for start in range(0, len(blocks), size)]
+    for batch, made in zip(batches, parallel(band.sharpen, batches)):
+        for (row, column), values in zip(batch, made):
+            here = np.s_[row:row + _INNER_PX, column:column + _INNER_PX]
+            old, fits = result[part][here], where[part][here]
+            values = values[:old.shape[0], :old.shape[1]]
+            np.copyto(old, np.exp(values), where=fits & ~np.isnan(values))
     return result
 
 
-def _near_steps(nearness: np.ndarray, reach: int) -> np.ndarray:
-    """Tell where nearness changes within reach as no plane does. bool [H, W]."""
-    found = np.zeros(nearness.shape, bool)
-    rows = np.arange(len(nearness))
-    for axis in (0, 1):
-        far_left, left, right, far_right = (
-            np.roll(nearness, -k, 1) if axis else nearness[np.clip(rows + k, 0, rows[-1])]
-            for k in (-2 * reach, -reach, reach, 2 * reach))
-        found |= unexplained(right - left, 2 * (left - far_left), 2 * (far_right - right)) > STEP * np.maximum(left, right)
-    return found
+@dataclass(frozen=True)
+class _Band:
+    """Rows of a map.
+
+    Attributes:
+        logs: Of distance. float32 [h, W].
+        picture: uint8 [h, W, 3].
+        lat: float64 [h].
+        blur_px: Standard deviation of the blur down the map.
+    """
+
+    logs: np.ndarray
+    picture: np.ndarray
+    lat: np.ndarray
+    blur_px: float
+
+    def sharpen(self, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Undo the blur in blocks that begin in some rows and columns. Logs, NaN where nothing changes. float32 [B, n, n]"""
+        reach = int(np.ceil(3 * self.blur_px))
+        halo = max(_LEAST_HALO_PX, 2 * reach)
+        around = np.arange(-halo, _INNER_PX + halo)
+        rows, columns = (np.array(begin)[:, None] + around for begin in zip(*blocks))
+        rows, columns = np.clip(rows, 0, len(self.logs) - 1), columns % self.logs.shape[1]
+        here = rows[:, :, None], columns[:, None]
+        wider = 1 / np.maximum(np.cos(self.lat[rows].mean(1)), 1 / _WIDEST)
+        blurs = [blur_matrix(len(around), self.blur_px), blur_matrix(len(around), self.blur_px * wider).swapaxes(1, 2)]
+        colors = self.picture[here]
+        given, weights = self.logs[here], [edge_weights(colors, axis) for axis in (1, 2)]
+        low, high = -largest_around(-given, reach), largest_around(given, reach)
+        bounds = [low - np.float32(_NEARER) * (high - low), high]
+        found = _deconvolve(given, self.blur_px, weights, bounds, blurs)
+        changed = largest_around(np.abs(found - given), _RIM_PX) > _CHANGED
+        return np.where(changed, found, np.float32(np.nan))[:, halo:-halo, halo:-halo]
 
 
-def _find_sides(logs: np.ndarray, colors: np.ndarray, reach: int, pixels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Find which of some pixels near steps lie in a ramp, what speaks for its near side rather than the far one, and the log
-    of distance on both. int64 [R], float32 [R], float32 [2, R]."""
-    flat, shape = logs.reshape(-1), logs.shape
-    around = [(down, right) for down in range(-reach, reach + 1, _STRIDE) for right in range(-reach, reach + 1, _STRIDE)
-              if 0 < down * down + right * right <= reach * reach]
-    places = np.stack([shift(shift(pixels, down, 0, shape), right, 1, shape) for down, right in around])
-    asked = flat[places]
-    bottom, top = asked.min(0), asked.max(0)
-    own, height = flat[pixels], np.maximum(top - bottom, np.float32(1e-6))
-    mine = (own - bottom) / height
-    rise = [np.minimum(*(np.abs(flat[shift(pixels, side, axis, shape)] - own) for side in (-1, 1))) for axis in (0, 1)]
-    ramp = (top - bottom > STEP) & (mine > _BAND) & (mine < 1 - _BAND) & (np.maximum(*rise) > _STEEPNESS * height)
-    pixels, places, asked, mine = pixels[ramp], places[:, ramp], asked[:, ramp], mine[ramp]
-    share = (asked - bottom[ramp]) / height[ramp]
-    difference = np.abs(colors[places].astype(np.int16) - colors[pixels].astype(np.int16)).mean(-1, dtype=np.float32)
-    apart = np.array([down * down + right * right for down, right in around], np.float32)[:, None]
-    likeness = np.exp(-0.5 * (difference / np.float32(_COLOR_SIGMA)) ** 2 - apart * np.float32(2 / reach**2)) + np.float32(1e-6)
-    sides, alike = [], []
-    for settled in (share < _SETTLED, share > 1 - _SETTLED):
-        weight = likeness * settled
-        total = weight.sum(0)
-        # Likeness of a side's pixels on average: the larger side has no more say than the smaller.
-        alike.append(np.log(total / settled.sum(0)))
-        sides.append((weight * asked).sum(0) / total)
-    votes = np.clip(alike[0] - alike[1], -_MOST_VOTES, _MOST_VOTES) + np.float32(_PLACE_VOTES) * (np.float32(0.5) - mine)
-    return pixels, votes, np.stack(sides)
+def _deconvolve(given: np.ndarray, blur_px: float, *lists: list[np.ndarray]) -> np.ndarray:
+    """Undo a blur on a GPU if torch sees one, else with NumPy."""
+    if not _on_gpu():
+        return deconvolve(np, given, blur_px, *lists)
+    from pano4d.lifting.torch_deconvolve import deconvolve_on_gpu
+
+    return deconvolve_on_gpu(given, blur_px, *lists)
+
+
+def _blocks(wanted: np.ndarray) -> Iterator[tuple[int, int]]:
+    """List where the blocks begin that hold any pixel that is wanted."""
+    height, width = wanted.shape
+    for row in range(0, height, _INNER_PX):
+        for column in range(0, width, _INNER_PX):
+            if wanted[row:row + _INNER_PX, column:column + _INNER_PX].any():
+                yield row, column
+
+
+def _on_gpu() -> bool:
+    """Tell whether there is a GPU that torch sees."""
+    return choose_device() == "cuda"

@@ -32,7 +32,8 @@ MAY_TALK_TO_THE_GPU = {Path("runtime/device.py"), Path("runtime/kernels/compiler
 MAY_BE_HEAVY = {Path("runtime/backends/eager.py"), Path("runtime/backends/aotinductor.py"), Path("lifting/rasterize.py"),
                 Path("lifting/projection.py"), Path("lifting/pairs.py"), Path("lifting/compositing.py"),
                 Path("lifting/harmonics.py"), Path("lifting/torch_drawing.py"),
-                Path("lifting/depth_transformers.py"), *(path.relative_to(ROOT) for path in (ROOT / "lifting/optimize").glob("*.py"))}
+                Path("lifting/depth_transformers.py"), Path("lifting/torch_deconvolve.py"),
+                *(path.relative_to(ROOT) for path in (ROOT / "lifting/optimize").glob("*.py"))}
 BY_NAME = [str(path.relative_to(ROOT)) for path in SHIPPED]
 
 
