@@ -4,8 +4,9 @@ import contextlib
 import importlib.util
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pano4d.runtime.errors import InputError, OutputError, SettingsError
 
 Progress = Callable[[str, int, int], None]
 DEFAULT_ITERATIONS = 400
+_WRITERS = 4  # files at a time
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class LiftSettings:
     Attributes:
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
         iterations: Steps of optimisation of what does not move; what moves takes a third of that in the first frame and a
-            tenth in the others. 0 leaves all as placed. None: 400 on a GPU with gsplat, else 0.
+            fifth in the others. 0 leaves all as placed. None: 400 on a GPU with gsplat, else 0.
         device: Where to optimise: "auto", "cpu" or "cuda".
         seed: Of the views that are compared.
     """
@@ -100,21 +102,25 @@ def lift_frames(
     with contextlib.ExitStack() as stack:
         writer = _write_scene(lambda: stack.enter_context(open_container(still))) if open_container else None
 
-        def write(number: int, parts: Gaussians) -> int:
-            size = _write(Path(folder), files[number], [static_rows, to_rows(parts)])
-            if writer:
-                _write_scene(lambda: writer.add(parts))
+        def finish(number: int, file: Future, scene: Future | None) -> int:
+            size = file.result()
+            if scene:
+                scene.result()
             if progress:
                 progress("lift", number + 1, len(frames))
             return size
 
-        # A frame is written while the next one is optimised.
-        behind, written, waiting = stack.enter_context(ThreadPoolExecutor(1)), 0, None
-        for number in range(len(frames)):
+        # Frames are written while the next ones are optimised: files several at a time, into the scene in their order.
+        behind, in_order = (stack.enter_context(ThreadPoolExecutor(most)) for most in (_WRITERS, 1))
+        written, waiting = 0, []
+        for number, name in enumerate(files):
             parts = moving(number)
-            written += waiting.result() if waiting else 0
-            waiting = behind.submit(write, number, parts)
-        written += waiting.result()
+            rows = [static_rows, to_rows(parts)]
+            waiting.append((number, behind.submit(_write, Path(folder), name, rows),
+                            in_order.submit(_write_scene, partial(writer.add, parts)) if writer else None))
+            if len(waiting) > _WRITERS:
+                written += finish(*waiting.pop(0))
+        written += sum(finish(*one) for one in waiting)
         if writer:
             told["container_bytes"] = _write_scene(writer.commit)
     if iterations:

@@ -19,6 +19,7 @@ from pano4d.lifting.optimize.surface_gaussians import SurfaceGaussians
 from pano4d.lifting.rasterize import rasterization, rasterizer
 from pano4d.lifting.sky import middle_distance, sky_distance
 from pano4d.lifting.store import Store
+from pano4d.runtime.parallel import each
 
 Report = Callable[[int, int, float], None]
 _RING = 1 / 512  # of the width: how far around what moves its frame is compared
@@ -109,12 +110,12 @@ class SequenceOptimizer:
 
     def _optimize_batch(self, batch: range) -> None:
         """Optimise a batch, or take it over whole; one of which only a part is kept is made again."""
-        placed = {f"moving_{number:04d}": self._layers.moving(number) for number in batch}
+        placed = dict(zip((f"moving_{number:04d}" for number in batch), each(self._layers.moving, batch)))
         steps = self._settings.steps_of_frame(batch[0])
         trained = self._restored(placed, steps)
         if trained is None:
-            target = Target([self._frames[number] for number in batch], [self._distances.frame(number) for number in batch],
-                            self._ring, self._device)
+            target = Target([self._frames[number] for number in batch], each(self._distances.frame, batch), self._ring,
+                            self._device)
             trained = self._moving.optimize(batch, list(placed.values()), target, self._reporter(steps, len(batch)))
             self._keep(list(placed), trained)
         self._moving.before = trained[-1]

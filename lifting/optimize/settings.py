@@ -10,7 +10,7 @@ class OptimizeSettings:
     Attributes:
         iterations: Steps of the still Gaussians; 0 leaves all as they were placed.
         moving_iterations: Steps of the moving ones of each frame, twice as many for the first; None: a third of those for the
-            first, a tenth, rounded up, for the others, which begin with what it has learned.
+            first, a fifth, rounded up, for the others, which begin with what it has learned.
         centred_views: Views from the centre in a step.
         off_views: Views off the centre in a step.
         reach: How far off, as a share of the median distance.
@@ -40,4 +40,4 @@ class OptimizeSettings:
         """Steps of the moving Gaussians of a frame."""
         if self.moving_iterations is not None:
             return self.moving_iterations * (1 if frame else 2)
-        return -(-self.iterations // 10) if frame else self.iterations // 6 * 2
+        return -(-self.iterations // 5) if frame else self.iterations // 6 * 2
