@@ -70,13 +70,13 @@ def place(distance: np.ndarray, count: int) -> Placement:
     return place_on(find_surface(distance), lattice_directions(count), lattice_spacing(count))
 
 
-def place_on(surface: Surface, directions: np.ndarray, spacing: float, sky_m: float = np.inf) -> Placement:
+def place_on(surface: Surface, directions: np.ndarray, spacing: float | np.ndarray, sky_m: float = np.inf) -> Placement:
     """Place Gaussians on a surface, in chosen directions.
 
     Args:
         surface: What is seen.
         directions: Unit directions. float64 [N, 3].
-        spacing: Side of a sample's share of the sphere, radians.
+        spacing: Side of a sample's share of the sphere, radians; one for all, or float64 [N].
         sky_m: Distance from which on there is sky, all of it that far away and facing the viewer.
 
     Returns:
@@ -85,10 +85,11 @@ def place_on(surface: Surface, directions: np.ndarray, spacing: float, sky_m: fl
     Raises:
         Nothing.
     """
-    torn = surface.torn_within(math.ceil(0.5 * spacing * len(surface.torn) / math.pi)).reshape(-1)
+    spacing = np.broadcast_to(np.asarray(spacing, np.float64), len(directions))
+    torn = surface.torn_within(math.ceil(0.5 * spacing.max(initial=0.0) * len(surface.torn) / math.pi)).reshape(-1)
     # A block's temporaries fit the cache.
-    starts = range(0, max(1, len(directions)), _BLOCK)
-    parts = [_place_block(surface, torn, directions[i : i + _BLOCK], spacing, sky_m) for i in starts]
+    blocks = [slice(start, start + _BLOCK) for start in range(0, max(1, len(directions)), _BLOCK)]
+    parts = [_place_block(surface, torn, directions[block], spacing[block], sky_m) for block in blocks]
     means, quats, scales, pixels, weights = (np.concatenate(columns) for columns in zip(*parts))
     return Placement(directions, means, quats, scales, Lookup(pixels, weights))
 
@@ -117,7 +118,7 @@ def gaussians_at(placement: Placement, frame: np.ndarray, select: np.ndarray) ->
 
 
 def _place_block(
-    surface: Surface, torn: np.ndarray, directions: np.ndarray, spacing: float, sky_m: float
+    surface: Surface, torn: np.ndarray, directions: np.ndarray, spacing: np.ndarray, sky_m: float
 ) -> tuple[np.ndarray, ...]:
     """Return means, quats, scales, and pixels and weights of the colours of some Gaussians."""
     lookup = surface.lookup(directions)
@@ -145,7 +146,7 @@ class _Probe(NamedTuple):
     torn: np.ndarray
     nearness: np.ndarray
     here: np.ndarray
-    reach: float
+    reach: np.ndarray
 
 
 def _steepest(probe: _Probe, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -174,7 +175,7 @@ def _rise(probe: _Probe, directions: np.ndarray, tangent: np.ndarray) -> tuple[n
     tan, cos = np.tan(probe.reach), np.cos(probe.reach)
     halves, torn = [], probe.here
     for side in (1.0, -1.0):
-        lookup = probe.surface.lookup((directions + side * tan * tangent) * cos)
+        lookup = probe.surface.lookup((directions + side * tan[:, None] * tangent) * cos[:, None])
         halves.append(side * (lookup.read(probe.surface.nearness) / cos - probe.nearness))
         torn = torn | probe.torn[lookup.pixels[:, 0]]
     ahead, behind = halves

@@ -35,6 +35,25 @@ def default_count(height: int, width: int) -> int:
     return max(SMALLEST, min(height * width // 4, LARGEST_DEFAULT))
 
 
+def check_count(count: int) -> None:
+    """Refuse too few Gaussians.
+
+    Args:
+        count: Number of Gaussians N.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        SettingsError: They cannot surround the viewer.
+    """
+    if count < SMALLEST:
+        raise SettingsError(
+            f"{count} Gaussians cannot surround the viewer; give at least {SMALLEST} "
+            "with --gaussians."
+        )
+
+
 def lattice_directions(count: int) -> np.ndarray:
     """Compute the directions of the lattice, from the top of the sphere to the bottom.
 
@@ -47,11 +66,7 @@ def lattice_directions(count: int) -> np.ndarray:
     Raises:
         SettingsError: The count is too small to surround the viewer.
     """
-    if count < SMALLEST:
-        raise SettingsError(
-            f"{count} Gaussians cannot surround the viewer; give at least {SMALLEST} "
-            "with --gaussians."
-        )
+    check_count(count)
     index = np.arange(count, dtype=np.float64)
     down = (2.0 * index + 1.0) / count - 1.0
     # Reduced before the sine: a large angle would cost it digits.

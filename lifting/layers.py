@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pano4d.lifting.background import OFFSET, Backdrop, find_backdrop
+from pano4d.lifting.density import Seen, share_out
 from pano4d.lifting.distances import Distances
 from pano4d.lifting.edges import Surface, find_surface
 from pano4d.lifting.gaussians import Gaussians, concatenate
 from pano4d.lifting.initialize import Placement, gaussians_at, place_on
-from pano4d.lifting.lattice import SMALLEST, lattice_directions, lattice_spacing
+from pano4d.lifting.lattice import SMALLEST, check_count, lattice_directions, lattice_spacing
 from pano4d.lifting.sky import middle_distance, sky_distance
 from pano4d.runtime.parallel import each
 
@@ -26,7 +27,7 @@ class Layers:
     """A scene before it is optimised.
 
     Attributes:
-        static: What all frames share: surface and sky in the order of the lattice, then background.
+        static: What all frames share: surface and sky, denser where there is detail, then background.
         kind: SURFACE, BACKGROUND or SKY of each static Gaussian. uint8 [S].
         static_directions: Their unit directions from the centre. float64 [S, 3].
         moving: Returns the moving Gaussians of frame t; Gaussian i has the same direction in all. M of them.
@@ -74,27 +75,30 @@ def lay(frames: np.ndarray, mask: np.ndarray, distance: np.ndarray | Distances, 
     def moving_at(frame: int) -> Gaussians:
         if len(surfaces) == 1 or not frame:
             return gaussians_at(placement, frames[frame], moving)
-        there = place_on(surfaces[frame], directions[moving], spacing, sky_m)
+        there = place_on(surfaces[frame], directions[moving], spacing[moving], sky_m)
         return gaussians_at(there, frames[frame], np.arange(len(moving)))
 
     return Layers(concatenate(parts), kind, static_directions, moving_at, directions[moving])
 
 
 def _share_out(surfaces, frames, mask, distance, sky_m, count):
-    """Divide the count between surface and background. Directions, their spacing, and [Gaussians, directions]."""
-    lattice_directions(count)
+    """Divide the count between surface and background. Directions, their spacings, and [Gaussians, directions]."""
+    check_count(count)
     middle = middle_distance(distance, distance < sky_m)
     backdrop = find_backdrop(surfaces, frames, mask, OFFSET * middle)
+    behind = _lay_background(backdrop, surfaces[0], sky_m, count) if backdrop.share() else []
+    left = count - sum(map(len, behind[1:]))
+    return *share_out(Seen(frames[0], np.float32(middle) * surfaces[0].nearness, mask), left), behind
+
+
+def _lay_background(backdrop, surface, sky_m, count):
+    """Place the background, as dense as the surface is on average. [Gaussians, directions]."""
     share = backdrop.share()
-    if not share:
-        return lattice_directions(count), lattice_spacing(count), []
     dense = max(SMALLEST, int(min(count / (1.0 + share), LARGEST_BACKGROUND * count / share)))
     rays = lattice_directions(dense)
-    rays = rays[backdrop.covers(surfaces[0], rays)][: max(0, count - SMALLEST)]
+    rays = rays[backdrop.covers(surface, rays)][: max(0, count - SMALLEST)]
     layer = place_on(backdrop.surface, rays, lattice_spacing(dense), sky_m)
-    left = count - len(rays)
-    behind = [gaussians_at(layer, backdrop.colors, np.arange(len(rays))), rays]
-    return lattice_directions(left), lattice_spacing(left), behind
+    return [gaussians_at(layer, backdrop.colors, np.arange(len(rays))), rays]
 
 
 def _moves(placement: Placement, surface: Surface, mask: np.ndarray) -> np.ndarray:

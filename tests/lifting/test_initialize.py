@@ -3,8 +3,9 @@ import pytest
 
 from pano4d.lifting import initialize
 from pano4d.lifting.gaussians import sh_to_colors
-from pano4d.lifting.initialize import gaussians_at, place
-from pano4d.lifting.lattice import lattice_spacing
+from pano4d.lifting.edges import find_surface
+from pano4d.lifting.initialize import gaussians_at, place, place_on
+from pano4d.lifting.lattice import lattice_directions, lattice_spacing
 from pano4d.lifting.rotations import quats_to_matrices
 from pano4d.runtime.sphere import pixel_directions, sample_panorama
 
@@ -44,6 +45,17 @@ def test_unit_sphere_faces_the_centre():
     normal = quats_to_matrices(placement.quats)[:, :, 2]
     np.testing.assert_allclose(np.einsum("ni,ni->n", normal, placement.directions), -1.0, atol=1e-6)
     np.testing.assert_allclose(placement.scales[:, 0], placement.scales[:, 1], rtol=1e-6)
+
+
+def test_each_direction_may_have_a_spacing_of_its_own():
+    surface, directions = find_surface(_plane_distance(128, 256, (0, 0, 1), 2.0)), lattice_directions(COUNT)
+    narrow, wide = (place_on(surface, directions, spacing) for spacing in (0.02, 0.06))
+    both = place_on(surface, directions, np.where(np.arange(COUNT) % 2, 0.02, 0.06))
+    on_plane = directions[:, 2] > 0.4
+    for start, alone in ((1, narrow), (0, wide)):
+        select = np.flatnonzero(on_plane & (np.arange(COUNT) % 2 == start))
+        np.testing.assert_allclose(both.scales[select], alone.scales[select], rtol=1e-5)
+        np.testing.assert_array_equal(both.means[select], alone.means[select])
 
 
 @pytest.mark.parametrize("normal", [(0, 1, 0), (0, -1, 0), (0, 0, -1), (0.6, 0, 0.8)])

@@ -7,6 +7,7 @@ from pano4d.lifting.background import find_backdrop
 from pano4d.lifting.cameras import perspective_K, viewmat
 from pano4d.lifting.edges import find_surface
 from pano4d.lifting.gaussians import Gaussians, concatenate, sh_to_colors
+from pano4d.lifting.lattice import lattice_directions, lattice_spacing
 from pano4d.lifting.layers import BACKGROUND, LARGEST_BACKGROUND, SKY, SURFACE, lay
 from pano4d.lifting.render import splat
 from pano4d.runtime.sphere import sample_panorama
@@ -69,7 +70,7 @@ def test_kinds_and_counts(scene):
     assert 0.01 < behind.mean() <= LARGEST_BACKGROUND
     assert (reach[behind] > 1.05 * seen[behind]).mean() > 0.9
     far = layers.kind == SKY
-    assert (far.mean() > 0.3) == far.any() == sky
+    assert (far.mean() > 0.15) == far.any() == sky
     if sky:
         assert np.ptp(reach[far]) < 1e-3
         np.testing.assert_allclose(layers.static.scales[far, 0], layers.static.scales[far, 1])
@@ -122,7 +123,10 @@ def test_moving_gaussians_follow_their_frame():
         assert psnr > 24.0 and holes < 0.005
 
 
-def test_still_gaussians_touch_no_moving_pixel():
+def test_still_gaussians_touch_no_moving_pixel(monkeypatch):
+    # Where Gaussians stand depends on the picture: here it must not.
+    monkeypatch.setattr("pano4d.lifting.layers.share_out", lambda seen, count: (
+        lattice_directions(count), np.full(count, lattice_spacing(count))))
     picture, distance = rooms.panorama(96, 192)
     mask = np.zeros(distance.shape, bool)
     mask[30:60, 180:] = mask[:5] = mask[40:60, 60:90] = True
