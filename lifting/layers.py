@@ -1,7 +1,7 @@
 """Lay out a scene: the surface seen from the centre, the background behind it, the sky, and what moves."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,14 @@ from pano4d.lifting.sky import middle_distance, sky_distance
 from pano4d.runtime.parallel import each
 
 SURFACE, BACKGROUND, SKY = range(3)
+ORDER = 2
+"""Number of the rules by which Gaussians are laid out: what was learned of those of other rules is of no use."""
+
 LARGEST_BACKGROUND = 0.15
 """Share of the Gaussians that the background may take."""
+
+WIDER = 1.4
+"""Size of a footprint of the background over one of the surface: it has no detail to lose, and nothing lies behind its gaps."""
 
 _MARGIN_PX = 16
 
@@ -98,6 +104,7 @@ def _lay_background(backdrop, surface, sky_m, count):
     rays = lattice_directions(dense)
     rays = rays[backdrop.covers(surface, rays)][: max(0, count - SMALLEST)]
     layer = place_on(backdrop.surface, rays, lattice_spacing(dense), sky_m)
+    layer = replace(layer, scales=layer.scales * np.array([WIDER, WIDER, 1.0], np.float32))
     return [gaussians_at(layer, backdrop.colors, np.arange(len(rays))), rays]
 
 

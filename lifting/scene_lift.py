@@ -14,6 +14,7 @@ from pano4d.lifting.distances import Distances, from_maps
 from pano4d.lifting.estimate import estimate_distances
 from pano4d.lifting.formats.ply import read_ply
 from pano4d.lifting.job import LiftSettings, choose_device, lift_frames
+from pano4d.lifting.layers import ORDER
 from pano4d.lifting.preview import write_preview
 from pano4d.runtime import checkpointing
 from pano4d.runtime.errors import SettingsError
@@ -71,7 +72,7 @@ class _LearnedFolder:
         told = [mask] + ([distances.static, distances.changes] if isinstance(distances, Distances) else
                                  [] if distances is None else [distances])
         parts = [sha256_of(np.ascontiguousarray(array).data) for array in told]
-        self._folder, self._key = folder, repr((frames_sha256, parts, settings))
+        self._folder, self._key = folder, repr((frames_sha256, parts, settings, ORDER))
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """Give what an interrupted run of the same inputs and settings saved under a name."""
