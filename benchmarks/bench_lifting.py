@@ -111,7 +111,7 @@ def measure(row: dict, args: argparse.Namespace, clock: Clock, save: Callable[[d
             clock.tell(f"{name} {run}: no time left for it")
             continue
         judged = partial(judge.judge, run)
-        row[run] = clock.time(run, lambda: _run(run, video, source(run.endswith("_true")), judged, args, device))
+        row[run] = clock.time(run, lambda: _run(run, video, source(_distances_of(run)), judged, args, device))
         save(row)
         clock.tell(f"{name} {_line(run, row[run])}")
         if args.pictures and run in ("ours", "baseline") and {"ours", "baseline"} <= row.keys():

@@ -25,7 +25,7 @@ from pano4d.lifting.store import Store
 from pano4d.runtime.errors import InputError, OutputError, SettingsError
 
 Progress = Callable[[str, int, int], None]
-DEFAULT_ITERATIONS = 400
+DEFAULT_ITERATIONS = 600
 _WRITERS = 4  # files at a time
 
 
@@ -35,8 +35,8 @@ class LiftSettings:
 
     Attributes:
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
-        iterations: Steps of optimisation of what does not move; what moves takes a third of that in the first frame and a
-            fifth in the others. 0 leaves all as placed. None: 400 on a GPU with gsplat, else 0.
+        iterations: Steps of optimisation of what does not move; what moves takes half of that in the first frame and a
+            third in the others. 0 leaves all as placed. None: 600 on a GPU with gsplat, else 0.
         device: Where to optimise: "auto", "cpu" or "cuda".
         seed: Of the views that are compared.
     """

@@ -92,7 +92,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         depth_kind: What the model tells: "metric", "scale-invariant" or "affine-inverse"; None: as it declares.
         depth_geometry: Whether of distance, "ray", or of depth along the axis, "z"; None: as it declares.
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
-        iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed; None: 400 on a GPU with
+        iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed; None: 600 on a GPU with
             gsplat, else 0.
         device: Where to optimise: "auto", "cpu" or "cuda".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller.

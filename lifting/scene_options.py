@@ -55,7 +55,7 @@ class GenerateOptions(AnimateOptions, total=False):
         depth_kind: What the model tells: "metric", "scale-invariant" or "affine-inverse". Default: as it declares.
         depth_geometry: Whether of distance, "ray", or of depth along the axis, "z". Default: as it declares.
         gaussians: Count per frame. Default: a quarter of the pixels, at most 1,000,000.
-        iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed. Default: 400 on a GPU with
+        iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed. Default: 600 on a GPU with
             gsplat, else 0.
         device: Where to optimise: "auto", "cpu" or "cuda". Default: "auto".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller. Default: no.

@@ -9,8 +9,8 @@ class OptimizeSettings:
 
     Attributes:
         iterations: Steps of the still Gaussians; 0 leaves all as they were placed.
-        moving_iterations: Steps of the moving ones of each frame, twice as many for the first; None: a third of those for the
-            first, a fifth, rounded up, for the others, which begin with what it has learned.
+        moving_iterations: Steps of the moving ones of each frame, twice as many for the first; None: half of those for the
+            first, a third for the others, which begin with what it has learned; rounded up.
         centred_views: Views from the centre in a step.
         off_views: Views off the centre in a step.
         reach: How far off, as a share of the median distance.
@@ -23,7 +23,7 @@ class OptimizeSettings:
         seed: Of the views.
     """
 
-    iterations: int = 400
+    iterations: int = 600
     moving_iterations: int | None = None
     centred_views: int = 3
     off_views: int = 1
@@ -40,4 +40,4 @@ class OptimizeSettings:
         """Steps of the moving Gaussians of a frame."""
         if self.moving_iterations is not None:
             return self.moving_iterations * (1 if frame else 2)
-        return -(-self.iterations // 5) if frame else self.iterations // 6 * 2
+        return -(-self.iterations // (3 if frame else 2))

@@ -22,9 +22,11 @@ def run(monkeypatch, folder, *options):
     return json.loads((folder / "lifting.json").read_text())
 
 
-def test_every_run_of_a_scene_is_judged_and_shown(monkeypatch, tmp_path):
+def test_every_run_of_a_scene_is_judged_and_shown(monkeypatch, tmp_path, capsys):
     found = run(monkeypatch, tmp_path, "--scenes", "gallery", "--pictures", str(tmp_path / "pictures"))
     assert [row["scene"] for row in found["scenes"]] == ["gallery"] and "gpu" in found
+    printed = capsys.readouterr().out
+    assert all(f"gallery: {kind} distances" in printed for kind in ("aligned", "sharpened", "true"))
     for name in RUNS:
         for figure in ("psnr_db", "ssim", "holes"):
             assert set(found[name][figure]) == OFFSETS

@@ -86,8 +86,8 @@ def test_each_frame_is_held_near_the_one_before_it_and_both_feel_it(scene):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_frames_after_the_first_take_a_fifth_of_the_steps():
-    for iterations, wanted in [(400, [132, 80, 80]), (6, [2, 2, 2]), (0, [0, 0, 0])]:
+def test_frames_after_the_first_take_a_third_of_the_steps():
+    for iterations, wanted in [(600, [300, 200, 200]), (7, [4, 3, 3]), (0, [0, 0, 0])]:
         assert [OptimizeSettings(iterations).steps_of_frame(frame) for frame in range(3)] == wanted
     assert [SETTINGS.steps_of_frame(frame) for frame in range(2)] == [6, 3]
 
