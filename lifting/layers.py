@@ -25,6 +25,8 @@ LARGEST_BACKGROUND = 0.15
 WIDER = 1.4
 """Size of a footprint of the background over one of the surface: it has no detail to lose, and nothing lies behind its gaps."""
 
+BACK = 4.0
+
 _MARGIN_PX = 16
 
 
@@ -104,8 +106,20 @@ def _lay_background(backdrop, surface, sky_m, count):
     rays = lattice_directions(dense)
     rays = rays[backdrop.covers(surface, rays)][: max(0, count - SMALLEST)]
     layer = place_on(backdrop.surface, rays, lattice_spacing(dense), sky_m)
-    layer = replace(layer, scales=layer.scales * np.array([WIDER, WIDER, 1.0], np.float32))
+    layer = _behind(replace(layer, scales=layer.scales * np.array([WIDER, WIDER, 1.0], np.float32)))
     return [gaussians_at(layer, backdrop.colors, np.arange(len(rays))), rays]
+
+
+def _behind(layer: Placement) -> Placement:
+    """Move Gaussians back as far as they reach towards the viewer, by `BACK` standard deviations.
+
+    Where what moves is elsewhere, the background lies on the surface that is seen. Gaussians are drawn in the order of their
+    centres: of a slanted surface, one from below would otherwise cover what is farther up.
+    """
+    slope = np.sqrt(np.maximum((layer.scales[:, 1] / layer.scales[:, 0]) ** 2 - 1.0, 0.0))
+    reach = layer.scales[:, 0] * slope / np.linalg.norm(layer.means, axis=1)
+    farther = (1.0 + BACK * reach)[:, None].astype(np.float32)
+    return replace(layer, means=layer.means * farther, scales=layer.scales * farther)
 
 
 def _moves(placement: Placement, surface: Surface, mask: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ def take_steps(scene: Scene, trained: SurfaceGaussians, samplers: Sequence[ViewS
     if not steps:
         return
     series = side_by_side([sampler.series(steps, settings.centred_views, settings.off_views) for sampler in samplers])
-    device, adam = series.viewmats.device, Adam(trained, steps)
+    device, adam = series.viewmats.device, Adam(trained, steps, settings.pace(steps))
     objective = Objective(target, PixelRays(samplers[0].size, samplers[0].fov_deg, device), settings, device)
     for step in range(steps):
         views, told = series[step], (step + 1) % _REPORT_EVERY == 0 or step + 1 == steps

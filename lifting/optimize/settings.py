@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+_FASTEST = 4.0  # pace of a run
+
 
 @dataclass(frozen=True)
 class OptimizeSettings:
@@ -41,3 +43,7 @@ class OptimizeSettings:
         if self.moving_iterations is not None:
             return self.moving_iterations * (1 if frame else 2)
         return -(-self.iterations // (3 if frame else 2))
+
+    def pace(self, steps: int) -> float:
+        """Say how much larger than others the steps of a run of so many are: a shorter one has as far to go in all."""
+        return min(_FASTEST, max(1.0, self.iterations / max(1, steps)))

@@ -122,15 +122,16 @@ class Adam:
     Args:
         what: The Gaussians.
         steps: Steps to be taken.
+        pace: What all rates are multiplied by.
 
     Raises:
         Nothing.
     """
 
-    def __init__(self, what: SurfaceGaussians, steps: int) -> None:
+    def __init__(self, what: SurfaceGaussians, steps: int, pace: float = 1.0) -> None:
         groups = [{"params": [value], "lr": RATES[name], "name": name} for name, value in what.parameters.items()]
         selective = _selective_adam() if len(what) and what.parameters["turn"].is_cuda else None
-        self._selective, self._steps, self._done = selective is not None, steps, 0
+        self._selective, self._steps, self._pace, self._done = selective is not None, steps, pace, 0
         make = selective or torch.optim.Adam
         self._optimizer, self._what = make(groups, eps=1e-15, betas=(0.9, 0.99)), what
 
@@ -141,7 +142,7 @@ class Adam:
             visible: Gaussians that a view has shown. bool [N].
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = RATES[group["name"]] * 0.1 ** (self._done / max(1, self._steps))
+            group["lr"] = self._pace * RATES[group["name"]] * 0.1 ** (self._done / max(1, self._steps))
         self._done += 1
         if self._selective:
             self._optimizer.step(visible)

@@ -123,6 +123,27 @@ def test_moving_gaussians_follow_their_frame():
         assert psnr > 24.0 and holes < 0.005
 
 
+def test_the_background_does_not_cover_a_floor_that_is_seen(monkeypatch):
+    # A ball rolls over the floor, so the background lies on it wherever the ball is not.
+    balls = [(((-1.6 + 0.8 * t, 1.1, 1.9), 0.45),) for t in range(5)]
+    drawn = [rooms.panorama(128, 256, spheres=ball, pole=None) for ball in balls]
+    pictures, distances = (np.stack([d[i] for d in drawn]) for i in (0, 1))
+    mask = np.ptp(distances, axis=0) > 1e-3
+
+    def looks():
+        layers = lay(pictures, mask, distances, 8_000)
+        surface, moving = _only(layers.static, layers.kind != BACKGROUND), layers.moving(0)
+        down = viewmat(20.0, -30.0)
+        true = rooms.view(down, K, SIDE, SIDE, spheres=balls[0], pole=None)
+        drawn = (splat(concatenate([part, moving]), down, K, SIDE, SIDE, (0.0, 0.0, 0.0)) for part in (layers.static, surface))
+        return [np.mean((one.astype(float) - true) ** 2) for one in drawn]
+
+    with_background, without = looks()
+    assert with_background < 1.02 * without
+    monkeypatch.setattr("pano4d.lifting.layers.BACK", 0.0)
+    assert looks()[0] > 1.1 * without
+
+
 def test_still_gaussians_touch_no_moving_pixel(monkeypatch):
     # Where Gaussians stand depends on the picture: here it must not.
     monkeypatch.setattr("pano4d.lifting.layers.share_out", lambda seen, count: (

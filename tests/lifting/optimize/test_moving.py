@@ -92,6 +92,11 @@ def test_frames_after_the_first_take_a_third_of_the_steps():
     assert [SETTINGS.steps_of_frame(frame) for frame in range(2)] == [6, 3]
 
 
+def test_fewer_steps_are_larger():
+    settings = OptimizeSettings(600)
+    assert [settings.pace(steps) for steps in (600, 300, 200, 20, 900, 0)] == [1.0, 2.0, 3.0, 4.0, 1.0, 4.0]
+
+
 def test_psnr_is_told_of_each_frame(scene):
     told = []
     opened(scene).optimize(range(1, 4), scene[1], target(scene[3]), lambda *one: told.append(one))
