@@ -11,12 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from pano4d.lifting.edges import STEP, Surface, find_steps, find_surface
-from pano4d.lifting.inpaint import diffuse, spread_behind
+from pano4d.lifting.inpaint import diffuse, mean_alike, spread_behind
 from pano4d.runtime.sphere import row_solid_angles, sample_panorama
 
 WORK_WIDTH = 1024
 OFFSET = 0.15
 """How far a viewer is taken to step aside, as a share of the middle distance."""
+
+MEAN_REACH = 4
+"""What continues a surface has its mean colour around the edge, blocks this far away counted: one block's own would be a
+streak."""
 
 PUSH = 1.01
 """The layer lies this much farther than the surface that it continues, so as not to mix with it."""
@@ -83,9 +87,11 @@ def find_backdrop(surfaces: list[Surface], frames: np.ndarray, mask: np.ndarray,
         inside = inside | (front > (1.0 + STEP) * back)
     source = spread_behind(back, find_steps(back), offset)
     spread = source >= 0
-    own = colors
+    own, nearness = colors, back
     back = np.where(spread, back.reshape(-1)[source], back)
-    colors = np.where(spread[..., None], colors.reshape(-1, 3)[source], colors)
+    origins, number = np.unique(source[spread], return_inverse=True)
+    colors = colors.copy()
+    colors[spread] = mean_alike(own, nearness, origins, MEAN_REACH)[number]
     filled = diffuse(np.concatenate([back[..., None], colors], -1), back, spread)
     back, colors = filled[..., 0], filled[..., 1:]
     if moves.any() and len(surfaces) == 1 and len(frames) > 1:

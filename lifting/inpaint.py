@@ -81,6 +81,32 @@ def diffuse(values: np.ndarray, nearness: np.ndarray, inside: np.ndarray) -> np.
     return flat.reshape(values.shape)
 
 
+def mean_alike(values: np.ndarray, nearness: np.ndarray, pixels: np.ndarray, reach: int) -> np.ndarray:
+    """Average what is around pixels on their own surface.
+
+    Args:
+        values: float32 [H, W, C].
+        nearness: One over metres. float32 [H, W].
+        pixels: Flat places. int [N].
+        reach: Half the side of the square that counts, pixels.
+
+    Returns:
+        float32 [N, C].
+
+    Raises:
+        Nothing.
+    """
+    flat, depth = values.reshape(-1, values.shape[2]), nearness.reshape(-1)
+    total, count = np.zeros((len(pixels), values.shape[2]), np.float32), np.zeros(len(pixels), np.float32)
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            there = shift(shift(pixels, down, 0, nearness.shape), right, 1, nearness.shape)
+            alike = np.maximum(depth[there], depth[pixels]) < _ALIKE * np.minimum(depth[there], depth[pixels])
+            total += flat[there] * alike[:, None]
+            count += alike
+    return total / count[:, None]
+
+
 def _moves(height: int, width: int) -> list:
     """Return steps to the eight neighbours and their lengths in each row, radians."""
     _, lat = pixel_lonlat(height, width)

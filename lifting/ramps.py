@@ -1,6 +1,7 @@
 """Find the ramps that steps of estimated distances come out as, and how wide they are."""
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pano4d.lifting.edges import STEP, unexplained
 from pano4d.runtime.sphere import pixel_lonlat
@@ -11,6 +12,7 @@ _FEWEST = 20  # steps that the blur is read off
 _QUANTILE = 0.25  # of their widths: what runs into something else looks wider than it is
 _LOW = np.pi / 3  # latitude up to which they are looked for
 _LINES = 512  # rows, and twice as many columns, along which they are looked for
+_ALIKE, _SPECK = 0.1, 0.16  # of log distance; share of a square that a speck takes at most, less than a line through it
 _LEAST_RISE = 0.05  # of log distance from a pixel to the next, where a step is steepest
 
 
@@ -55,6 +57,31 @@ def largest_around(maps: np.ndarray, reach: int) -> np.ndarray:
         padded = np.pad(maps, [(reach, reach) if axis == one else (0, 0) for one in range(3)], mode="edge")
         maps = _running_largest(padded, 2 * reach + 1, axis)
     return maps
+
+
+def without_specks(maps: np.ndarray, reach: int) -> np.ndarray:
+    """Give places that few around are like the median of what is around.
+
+    Args:
+        maps: Logs of distances. float32 [B, h, w].
+        reach: Half the side of the square that is around, pixels.
+
+    Returns:
+        float32 [B, h, w]
+
+    Raises:
+        Nothing.
+    """
+    side = 2 * reach + 1
+    around = sliding_window_view(np.pad(maps, [(0, 0), (reach, reach), (reach, reach)], mode="edge"), (side, side), (1, 2))
+    alike = np.zeros(maps.shape, np.int16)
+    for row, column in np.ndindex(side, side):
+        alike += np.abs(around[..., row, column] - maps) < _ALIKE
+    specks = alike <= _SPECK * side * side
+    result = maps.copy()
+    if specks.any():
+        result[specks] = np.median(around[specks], (1, 2))
+    return result
 
 
 def _running_largest(values: np.ndarray, count: int, axis: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from pano4d.lifting.deconvolve import blur_matrix, deconvolve, edge_weights
 from pano4d.lifting.distances import Distances
 from pano4d.lifting.drawing import choose_device
-from pano4d.lifting.ramps import find_blur, largest_around, near_steps
+from pano4d.lifting.ramps import find_blur, largest_around, near_steps, without_specks
 from pano4d.runtime.parallel import each
 from pano4d.runtime.sphere import pixel_lonlat
 
@@ -128,7 +128,7 @@ class _Band:
         given, weights = self.logs[here], [edge_weights(colors, axis) for axis in (1, 2)]
         low, high = -largest_around(-given, reach), largest_around(given, reach)
         bounds = [low - np.float32(_NEARER) * (high - low), high]
-        found = _deconvolve(given, self.blur_px, weights, bounds, blurs)
+        found = without_specks(_deconvolve(given, self.blur_px, weights, bounds, blurs), max(1, round(self.blur_px)))
         changed = largest_around(np.abs(found - given), _RIM_PX) > _CHANGED
         return np.where(changed, found, np.float32(np.nan))[:, halo:-halo, halo:-halo]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pano4d.lifting.edges import find_steps
-from pano4d.lifting.inpaint import diffuse, spread_behind
+from pano4d.lifting.inpaint import diffuse, mean_alike, spread_behind
 
 SIZE = (128, 256)
 PIXEL = np.pi / 128
@@ -46,3 +46,14 @@ def test_diffusion_smooths_without_what_is_near():
     np.testing.assert_array_equal(smooth[~inside], carried[~inside])
     assert 0.0 <= smooth[inside].min() and smooth[inside].max() <= 1.0
     assert smooth[inside].std() < 0.7 * carried[inside].std()
+
+
+def test_means_are_of_what_lies_on_the_same_surface():
+    nearness = np.full((20, 40), 0.1, np.float32)
+    nearness[:, :10] = 1.0
+    values = np.random.default_rng(0).random((20, 40, 3)).astype(np.float32)
+    pixels = np.array([8 * 40 + 11, 8 * 40 + 39])
+    found = mean_alike(values, nearness, pixels, 2)
+    np.testing.assert_allclose(found[0], values[6:11, 10:14].mean((0, 1)), rtol=1e-5)
+    # Across the seam there is the other surface.
+    np.testing.assert_allclose(found[1], values[6:11, 37:].mean((0, 1)), rtol=1e-5)

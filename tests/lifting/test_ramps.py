@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pano4d.lifting.deconvolve import blur_matrix
-from pano4d.lifting.ramps import find_blur, largest_around
+from pano4d.lifting.ramps import find_blur, largest_around, without_specks
 
 HEIGHT = 256
 
@@ -48,3 +48,19 @@ def test_the_largest_around_is_that_of_a_square(reach):
     for b, row, column in np.ndindex(values.shape):
         part = values[b, max(0, row - reach):row + reach + 1, max(0, column - reach):column + reach + 1]
         assert found[b, row, column] == part.max()
+
+
+def test_specks_go_and_lines_stay():
+    values = np.full((1, 30, 40), 2.0, np.float32)
+    values[0, 5, 7] = values[0, 20:22, 30:32] = 0.3
+    values[0, :, 15] = 0.5
+    found = without_specks(values, 2)
+    wanted = np.full((1, 30, 40), 2.0, np.float32)
+    wanted[0, :, 15] = 0.5
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_slopes_and_steps_have_no_specks():
+    values = np.linspace(0.0, 3.0, 50, dtype=np.float32)[None, None].repeat(30, 1)
+    values[:, 12:] += 1.0
+    np.testing.assert_array_equal(without_specks(values, 2), values)
