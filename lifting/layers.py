@@ -26,6 +26,7 @@ WIDER = 1.4
 """Size of a footprint of the background over one of the surface: it has no detail to lose, and nothing lies behind its gaps."""
 
 BACK = 4.0
+"""How far the background stands back, in standard deviations of its reach along the ray: a little more than is drawn."""
 
 _MARGIN_PX = 16
 
@@ -94,14 +95,16 @@ def _share_out(surfaces, frames, mask, distance, sky_m, count):
     check_count(count)
     middle = middle_distance(distance, distance < sky_m)
     backdrop = find_backdrop(surfaces, frames, mask, OFFSET * middle)
-    behind = _lay_background(backdrop, surfaces[0], sky_m, count) if backdrop.share() else []
+    behind = _lay_background(backdrop, surfaces[0], sky_m, count)
     left = count - sum(map(len, behind[1:]))
     return *share_out(Seen(frames[0], np.float32(middle) * surfaces[0].nearness, mask), left), behind
 
 
 def _lay_background(backdrop, surface, sky_m, count):
-    """Place the background, as dense as the surface is on average. [Gaussians, directions]."""
+    """Place the background, as dense as the surface is on average. [Gaussians, directions]; nothing if there is none."""
     share = backdrop.share()
+    if not share:
+        return []
     dense = max(SMALLEST, int(min(count / (1.0 + share), LARGEST_BACKGROUND * count / share)))
     rays = lattice_directions(dense)
     rays = rays[backdrop.covers(surface, rays)][: max(0, count - SMALLEST)]
@@ -111,7 +114,7 @@ def _lay_background(backdrop, surface, sky_m, count):
 
 
 def _behind(layer: Placement) -> Placement:
-    """Move Gaussians back as far as they reach towards the viewer, by `BACK` standard deviations.
+    """Move Gaussians back as far as they reach towards the viewer.
 
     Where what moves is elsewhere, the background lies on the surface that is seen. Gaussians are drawn in the order of their
     centres: of a slanted surface, one from below would otherwise cover what is farther up.

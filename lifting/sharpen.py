@@ -77,13 +77,13 @@ def sharpen_map(distance: np.ndarray, picture: np.ndarray, blur_px: float, where
     Raises:
         Nothing.
     """
-    reach, result, parallel = int(np.ceil(3 * blur_px)), distance.copy(), each if where is None else map
+    result, parallel, (reach, halo) = distance.copy(), each if where is None else map, _surroundings(blur_px)
     where = np.ones(distance.shape, bool) if where is None else where
     rows = np.flatnonzero(where.any(1))
     if not len(rows):
         return result
     # Of few rows, those around are enough.
-    part = slice(max(0, rows[0] - 4 * reach), rows[-1] + 1 + 4 * reach)
+    part = slice(max(0, rows[0] - 2 * reach - halo), rows[-1] + 1 + 2 * reach + halo)
     _, lat = pixel_lonlat(*distance.shape)
     band = _Band(np.log(distance[part]), picture[part], lat[part], blur_px)
     blocks = list(_blocks(near_steps(np.float32(1) / distance[part], reach) & where[part]))
@@ -116,8 +116,7 @@ class _Band:
 
     def sharpen(self, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
         """Undo the blur in blocks that begin in some rows and columns. Logs, NaN where nothing changes. float32 [B, n, n]"""
-        reach = int(np.ceil(3 * self.blur_px))
-        halo = max(_LEAST_HALO_PX, 2 * reach)
+        reach, halo = _surroundings(self.blur_px)
         around = np.arange(-halo, _INNER_PX + halo)
         rows, columns = (np.array(begin)[:, None] + around for begin in zip(*blocks))
         rows, columns = np.clip(rows, 0, len(self.logs) - 1), columns % self.logs.shape[1]
@@ -131,6 +130,12 @@ class _Band:
         found = without_specks(_deconvolve(given, self.blur_px, weights, bounds, blurs), max(1, round(self.blur_px)))
         changed = largest_around(np.abs(found - given), _RIM_PX) > _CHANGED
         return np.where(changed, found, np.float32(np.nan))[:, halo:-halo, halo:-halo]
+
+
+def _surroundings(blur_px: float) -> tuple[int, int]:
+    """Say how many pixels around a pixel its blur reaches, and how many around a block are worked on with it."""
+    reach = int(np.ceil(3 * blur_px))
+    return reach, max(_LEAST_HALO_PX, 2 * reach)
 
 
 def _deconvolve(given: np.ndarray, blur_px: float, *lists: list[np.ndarray]) -> np.ndarray:
