@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pano4d.benchmarks.bench_panorama import ROOT, _revision
-from pano4d.benchmarks.lifting_judge import JUDGED_FRAMES, SceneJudge
+from pano4d.benchmarks.lifting_judge import SceneJudge
 from pano4d.benchmarks.lifting_quality import OFFSETS
 from pano4d.benchmarks.lifting_runs import (Source, Video, aligned_source, film, lift_original, lift_ours, readings_of,
                                             sharpened_source, true_source)
+from pano4d.benchmarks.measuring import ROOT, revision
 from pano4d.benchmarks.reference_lifting import ReferenceLifting
 from pano4d.benchmarks.scenes import REPORTING, open_scene
 from pano4d.lifting.job import LiftSettings
@@ -173,7 +173,7 @@ def main() -> None:
     clock, kept = Clock(args.seconds), json.loads(args.out.read_text()) if args.resume else {}
     result: dict[str, Any] = {
         "commands": [*kept.get("commands", []), "python -m pano4d.benchmarks.bench_lifting " + " ".join(sys.argv[1:])],
-        "revision": _revision(), "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None,
+        "revision": revision(), "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None,
         "torch": torch.__version__, "size": f"{2 * args.height}x{args.height}"}
     if kept and any(kept[name] != result[name] for name in ("revision", "gpu", "torch", "size")):
         raise SystemExit(f"{args.out} was measured of another revision, GPU, torch or size; leave --resume out.")

@@ -12,9 +12,7 @@ one step has made everything ready. Everything is done twice: all pixels moving,
 import argparse
 import gc
 import json
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pano4d.benchmarks import bandwidth
 from pano4d.benchmarks.bench_engine import LATENT_PX, ceiling_tflops, inputs_of, milliseconds, relative_error
 from pano4d.benchmarks.full_model import make_model
+from pano4d.benchmarks.measuring import ROOT, PeakMemory, revision
 from pano4d.benchmarks.reference import ReferenceModels, ReferenceSchedule, run
 from pano4d.build_engines.aot_export import target_block
 from pano4d.build_engines.checkpoint import SVD
@@ -42,7 +41,6 @@ from pano4d.runtime.pipeline import Animation, Animator
 from pano4d.runtime.report import StageTimer
 from pano4d.runtime.settings import AnimateSettings
 
-ROOT = Path(__file__).resolve().parent.parent
 FEWER = {"solver": SVD["solver"], "levels": SVD["levels"], "steps": SVD["num_inference_steps"]}
 """What a bundle of Stable Video Diffusion does unless told otherwise."""
 
@@ -74,27 +72,6 @@ TECHNIQUES = (
     Technique("and the fewest tiles", FEWER | {"layout": "fewest"}),
 )
 """The one that counts first, so that it is measured whatever befalls the others."""
-
-
-class PeakMemory:
-    """Watch the memory in use on the whole GPU, fifty times a second, while a block runs: it takes turns with Python."""
-
-    def __init__(self) -> None:
-        self.gib, self._done = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.02):
-            free, total = torch.cuda.mem_get_info()
-            self.gib = max(self.gib, (total - free) / 2**30)
 
 
 def psnr_db(frames: np.ndarray, reference: np.ndarray, select: np.ndarray) -> float | None:
@@ -235,7 +212,7 @@ def main() -> None:
     moving = image.resize_mask(image.read_mask(args.mask, source.pixels.shape).moving, args.width // 2, args.width)
     masks = {"all": np.ones_like(moving), "masked": moving}
     bundle, ceiling = Bundle.open(args.bundle), ceiling_tflops()
-    result = {"command": "python -m pano4d.benchmarks.bench_panorama " + " ".join(sys.argv[1:]), "revision": _revision(),
+    result = {"command": "python -m pano4d.benchmarks.bench_panorama " + " ".join(sys.argv[1:]), "revision": revision(),
               "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "driver": target_block("cuda")["driver"],
               "size": f"{args.width}x{args.width // 2}", "frames": bundle.tile["frames"], "bundle": bundle.manifest["key"],
               "picture": args.panorama.name, "mask": {"name": args.mask.name, "share": round(float(moving.mean()), 4)},
@@ -282,12 +259,6 @@ def one_step(bundle: Bundle, device: Device, pixels: np.ndarray, width: int) -> 
         _, row = animate(animator, picture, np.ones(picture.shape[:2], bool))
     planned = plan_memory(bundle, animator.settings).peak_bytes
     return {"size": f"{width}x{width // 2}", **row, "peak_gib": round(peak.gib, 2), "planned_gib": round(planned / 2**30, 2)}
-
-
-def _revision() -> str | None:
-    """Name the commit that is measured; None outside a checkout."""
-    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return done.stdout.strip() or None
 
 
 def _rounded(value: Any) -> Any:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from pano4d.benchmarks.ablate_alignment import nearest_pixels, noise_of
-from pano4d.benchmarks.bench_panorama import PeakMemory
 from pano4d.benchmarks.estimator_noise import distort
+from pano4d.benchmarks.measuring import PeakMemory
 from pano4d.benchmarks.reference_lifting import ReferenceFrame, ReferenceLifting
 from pano4d.benchmarks.scenes import Scene
 from pano4d.lifting.align import Gauge, align, ray_cosines

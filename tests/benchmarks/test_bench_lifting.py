@@ -57,7 +57,7 @@ def test_a_run_that_was_cut_short_goes_on_with_what_is_missing(monkeypatch, tmp_
     first = run(monkeypatch, tmp_path, "--scenes", "gallery", "--runs", "ours")
     both = run(monkeypatch, tmp_path, "--scenes", "gallery", "--runs", "ours", "baseline", "--resume")
     assert both["ours"] == first["ours"] and both["ratio"] > 0 and len(both["commands"]) == 2
-    monkeypatch.setattr(bench_lifting, "_revision", lambda: "another")
+    monkeypatch.setattr(bench_lifting, "revision", lambda: "another")
     with pytest.raises(SystemExit, match="another revision"):
         run(monkeypatch, tmp_path, "--scenes", "gallery", "--resume")
 
