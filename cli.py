@@ -175,7 +175,7 @@ _lifting = _options(
                  help="Gaussians per frame, such as 500k or 2M.  [default: a quarter of the pixels, at most 1M]"),
     click.option("--iterations", type=click.IntRange(min=0),
                  help="Steps of optimising Gaussians; 0: leave them as placed.  [default: 600 on a GPU with gsplat, else 0]"),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to optimise Gaussians."),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to estimate depth and optimise."),
     click.option("--deltas", is_flag=True, help="Store frames of scene.p4d as what differs from a keyframe, where smaller."),
     click.option("--licence", metavar="TEXT", help="What scene.p4d says of its licence."),
     click.option("--html", is_flag=True, help="Write scene.html too: one file that plays the scene in any browser, offline."))

@@ -50,19 +50,21 @@ class DepthEstimator(Protocol):
         """
 
 
-def open_estimator(spec: str | Path, kind: str | None = None, geometry: str | None = None) -> DepthEstimator:
+def open_estimator(spec: str | Path, kind: str | None = None, geometry: str | None = None,
+                   device: str = "auto") -> DepthEstimator:
     """Open what a name stands for.
 
     Args:
         spec: "prior"; a folder with config.json and safetensors, of a depth model of transformers; or an .onnx file.
         kind: One of `KINDS`; None: what the model declares.
         geometry: One of `GEOMETRIES`; None: what the model declares.
+        device: Where a model of transformers runs: "auto", "cpu" or "cuda".
 
     Returns:
         An estimator that is ready.
 
     Raises:
-        SettingsError: The kind or the geometry is none of those.
+        SettingsError: The kind or the geometry is none of those, or the device is not there.
         CheckpointError: The model cannot be used.
         BackendError: What would run it is not installed.
     """
@@ -79,7 +81,7 @@ def open_estimator(spec: str | Path, kind: str | None = None, geometry: str | No
     if path.is_dir():
         from pano4d.lifting.depth_transformers import TransformersDepth
 
-        return TransformersDepth(path, kind, geometry)
+        return TransformersDepth(path, kind, geometry, device)
     if path.suffix.lower() == ".onnx":
         from pano4d.lifting.depth_onnx import OnnxDepth
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from pano4d.lifting.depth import checked, require_kind
+from pano4d.lifting.drawing import choose_device
 from pano4d.runtime.errors import BackendError, CheckpointError
 
 _METRIC = ("zoedepth", "depth_pro", "glpn")
 
 
 class TransformersDepth:
-    """A depth model of transformers, on the GPU where torch sees one.
+    """A depth model of transformers.
 
     Attributes:
         name: The model's class.
@@ -23,17 +24,19 @@ class TransformersDepth:
 
     panoramic = False
 
-    def __init__(self, folder: Path, kind: str | None = None, geometry: str | None = None) -> None:
+    def __init__(self, folder: Path, kind: str | None = None, geometry: str | None = None, device: str = "auto") -> None:
         """Load the model.
 
         Args:
             folder: Holds config.json, preprocessor_config.json and weights as safetensors.
             kind: Overrules what the model declares.
             geometry: Overrules depth along the axis.
+            device: Where to run: "auto", a GPU where torch sees one; "cpu" or "cuda".
 
         Raises:
             CheckpointError: The folder is incomplete, its weights are pickled, or it is no depth model.
             BackendError: torch or transformers is not installed.
+            SettingsError: No such device, or no GPU that torch can use.
         """
         config = _read_config(folder)
         _check_files(folder)
@@ -45,12 +48,11 @@ class TransformersDepth:
                                   "the folder of a ...ForDepthEstimation model, such as Depth Anything.")
         self.name, self.geometry = _class_name(config), geometry or "z"
         self.kind = require_kind(kind or _declared_kind(config), folder, f"model type {family}")
-        self._family = family
+        self._family, self._device = family, choose_device(device)
         self._load(library, folder)
 
     def _load(self, library, folder: Path) -> None:
         """Load processor and weights."""
-        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
         bars = library.utils.logging
         shown = bars.is_progress_bar_enabled()
         bars.disable_progress_bar()

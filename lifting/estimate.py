@@ -26,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def estimate_distances(frames: np.ndarray, moving: np.ndarray, estimator: DepthEstimator,
-                       progress: Progress | None = None) -> tuple[Distances, dict]:
+                       progress: Progress | None = None, device: str = "auto") -> tuple[Distances, dict]:
     """Estimate the distances of a video.
 
     A tile in which nothing moves is estimated once, of the first frame; any other in every frame.
@@ -36,6 +36,7 @@ def estimate_distances(frames: np.ndarray, moving: np.ndarray, estimator: DepthE
         moving: Non-zero where the picture may move. bool or uint8 [H, W].
         estimator: What tells depth.
         progress: Called as progress("depth", tiles done, tiles in all).
+        device: Where to sharpen what was estimated: "auto", "cpu" or "cuda".
 
     Returns:
         Distances, in metres as far as the estimator tells; and figures: ``estimator``, ``kind``, ``geometry``, and of
@@ -51,7 +52,7 @@ def estimate_distances(frames: np.ndarray, moving: np.ndarray, estimator: DepthE
     layout, size = icosahedron_faces(FOV_DEG), tile_size(frames.shape[2])
     readings = _read_tiles(frames, moving, estimator, layout, size, progress or (lambda *_: None))
     distances, figures = align(readings, layout, moving, estimator.kind, estimator.geometry, _gauge(frames[0]))
-    distances = sharpen(distances, frames, ramp_reach(frames.shape[2], size))
+    distances = sharpen(distances, frames, ramp_reach(frames.shape[2], size), device)
     return distances, {**told, "tiles": layout.count, "tile_px": size, **figures}
 
 

@@ -94,7 +94,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
         gaussians: Count per frame; None: a quarter of the pixels, at most 1,000,000.
         iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed; None: 600 on a GPU with
             gsplat, else 0.
-        device: Where to optimise: "auto", "cpu" or "cuda".
+        device: Where to estimate depth and to optimise: "auto", "cpu" or "cuda".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller.
         licence: What scene.p4d says of its licence.
         html: Write scene.html too, one file that plays the scene offline in a browser, and the video if that is an MP4.
@@ -113,7 +113,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     count, height, width, _ = frames.shape
     settings = LiftSettings(gaussians, iterations, device, seed)
     choose_device(settings)
-    source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, count)
+    source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, count, device)
     each = gaussians or default_count(height, width)
     needed = estimate_bytes(count, 0, 0, gaussians=each)
     timer = StageTimer()
@@ -267,7 +267,7 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
     height, width, lifting = settings.height, settings.width, LiftSettings(gaussians, iterations, device, settings.seed)
     choose_device(lifting)
     frames = Bundle.open(options.get("bundle") or default_bundle_path(), verify=False).tile["frames"]
-    source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, frames)
+    source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, frames, device)
     each = gaussians or default_count(height, width)
 
     def extend(folder: OutputFolder, animation: Animation, timer: StageTimer, progress: Progress) -> dict:

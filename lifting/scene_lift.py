@@ -36,28 +36,30 @@ class DepthSource:
         height: Rows of the panorama.
         width: Columns of the panorama.
         frames: Number of frames.
+        device: Where a model runs and its distances are sharpened: "auto", "cpu" or "cuda".
 
     Raises:
-        SettingsError: Options exclude each other.
+        SettingsError: Options exclude each other, or the device is not there.
         InputError: A map cannot be used.
         CheckpointError: The model cannot be used.
     """
 
     def __init__(self, path: str | Path | None, scale: float | None, model: str | Path | None, kind: str | None,
-                 geometry: str | None, height: int, width: int, frames: int) -> None:
+                 geometry: str | None, height: int, width: int, frames: int, device: str) -> None:
         if path is not None and model is not None:
             raise SettingsError("Both --depth and --depth-model were given; give maps or a model.")
         if model is None and (kind or geometry):
             raise SettingsError("--depth-kind and --depth-geometry say what a model tells; give --depth-model too.")
         self._maps = None if path is None else read_depths(Path(path), height, width, frames, scale)
-        self._estimator: DepthEstimator | None = None if model is None else open_estimator(model, kind, geometry)
+        self._estimator: DepthEstimator | None = None if model is None else open_estimator(model, kind, geometry, device)
+        self._device = device
 
     def distances(self, frames: np.ndarray, moving: np.ndarray, timer: StageTimer,
                   progress: Progress | None) -> tuple[np.ndarray | Distances | None, dict]:
         """Give what `lift_frames` takes as its depth, and what to add to the report."""
         if self._estimator is not None:
             with timer("depth"):
-                distances, figures = estimate_distances(frames, moving, self._estimator, progress)
+                distances, figures = estimate_distances(frames, moving, self._estimator, progress, self._device)
             return distances, {"depth": figures}
         if self._maps is None or len(self._maps) == 1:
             return None if self._maps is None else self._maps[0], {}

@@ -57,7 +57,7 @@ class GenerateOptions(AnimateOptions, total=False):
         gaussians: Count per frame. Default: a quarter of the pixels, at most 1,000,000.
         iterations: Steps of optimisation of what does not move; 0 leaves Gaussians as placed. Default: 600 on a GPU with
             gsplat, else 0.
-        device: Where to optimise: "auto", "cpu" or "cuda". Default: "auto".
+        device: Where to estimate depth and to optimise: "auto", "cpu" or "cuda". Default: "auto".
         deltas: Store frames of scene.p4d as what differs from a keyframe, where that is smaller. Default: no.
         licence: What scene.p4d says of its licence. Default: nothing.
         html: Write scene.html too, one file that plays scene and video offline in a browser. Default: no.

@@ -31,24 +31,25 @@ _INNER_PX, _LEAST_HALO_PX = 112, 16  # of a block; what is around it, at least
 _ON_CPU, _ON_GPU = 4, 64  # blocks at a time
 
 
-def sharpen(distances: Distances, frames: np.ndarray, reach_px: int) -> Distances:
-    """Sharpen the distances of a video, on a GPU that torch sees, else with NumPy.
+def sharpen(distances: Distances, frames: np.ndarray, reach_px: int, device: str = "auto") -> Distances:
+    """Sharpen the distances of a video, on a GPU with torch, else with NumPy.
 
     Args:
         distances: Of all frames.
         frames: Panoramas. uint8 [T, H, W, 3].
         reach_px: How far a ramp may reach from its middle.
+        device: "auto", "cpu" or "cuda".
 
     Returns:
         The same, but for pixels at steps; itself where its steps are sharp.
 
     Raises:
-        Nothing.
+        SettingsError: No such device, or no GPU that torch can use.
     """
     blur_px = find_blur(distances.static, reach_px)
     if blur_px < LEAST_BLUR_PX:
         return distances
-    static = sharpen_map(distances.static, frames[0], blur_px)
+    static = sharpen_map(distances.static, frames[0], blur_px, device=device)
     if not distances.changing:
         return replace(distances, static=static)
     moving = np.zeros(static.shape, bool)
@@ -56,13 +57,14 @@ def sharpen(distances: Distances, frames: np.ndarray, reach_px: int) -> Distance
     still = static.reshape(-1)[distances.pixels]
 
     def change(number: int) -> np.ndarray:
-        sharp = sharpen_map(distances.frame(number), frames[number], blur_px, moving)
+        sharp = sharpen_map(distances.frame(number), frames[number], blur_px, moving, device)
         return np.log(sharp.reshape(-1)[distances.pixels] / still).astype(distances.changes.dtype)
 
     return Distances(static, distances.pixels, np.stack(each(change, range(len(distances.changes)))))
 
 
-def sharpen_map(distance: np.ndarray, picture: np.ndarray, blur_px: float, where: np.ndarray | None = None) -> np.ndarray:
+def sharpen_map(distance: np.ndarray, picture: np.ndarray, blur_px: float, where: np.ndarray | None = None,
+                device: str = "auto") -> np.ndarray:
     """Sharpen one map.
 
     Args:
@@ -70,12 +72,13 @@ def sharpen_map(distance: np.ndarray, picture: np.ndarray, blur_px: float, where
         picture: Panorama. uint8 [H, W, 3].
         blur_px: Standard deviation of its blur down the map.
         where: Pixels that may change; None: all. bool [H, W].
+        device: As for `sharpen`.
 
     Returns:
         float32 [H, W].
 
     Raises:
-        Nothing.
+        SettingsError: As `sharpen` does.
     """
     result, parallel, (reach, halo) = distance.copy(), each if where is None else map, _surroundings(blur_px)
     where = np.ones(distance.shape, bool) if where is None else where
@@ -85,9 +88,10 @@ def sharpen_map(distance: np.ndarray, picture: np.ndarray, blur_px: float, where
     # Of few rows, those around are enough.
     part = slice(max(0, rows[0] - 2 * reach - halo), rows[-1] + 1 + 2 * reach + halo)
     _, lat = pixel_lonlat(*distance.shape)
-    band = _Band(np.log(distance[part]), picture[part], lat[part], blur_px)
+    on_gpu = choose_device(device) == "cuda"
+    band = _Band(np.log(distance[part]), picture[part], lat[part], blur_px, on_gpu)
     blocks = list(_blocks(near_steps(np.float32(1) / distance[part], reach) & where[part]))
-    size = _ON_GPU if _on_gpu() else _ON_CPU
+    size = _ON_GPU if on_gpu else _ON_CPU
     batches = [blocks[start:start + size] for start in range(0, len(blocks), size)]
     for batch, made in zip(batches, parallel(band.sharpen, batches)):
         for (row, column), values in zip(batch, made):
@@ -107,12 +111,14 @@ class _Band:
         picture: uint8 [h, W, 3].
         lat: float64 [h].
         blur_px: Standard deviation of the blur down the map.
+        on_gpu: Where to undo it: on a GPU, else with NumPy.
     """
 
     logs: np.ndarray
     picture: np.ndarray
     lat: np.ndarray
     blur_px: float
+    on_gpu: bool
 
     def sharpen(self, blocks: Sequence[tuple[int, int]]) -> np.ndarray:
         """Undo the blur in blocks that begin in some rows and columns. Logs, NaN where nothing changes. float32 [B, n, n]"""
@@ -127,24 +133,22 @@ class _Band:
         given, weights = self.logs[here], [edge_weights(colors, axis) for axis in (1, 2)]
         low, high = -largest_around(-given, reach), largest_around(given, reach)
         bounds = [low - np.float32(_NEARER) * (high - low), high]
-        found = without_specks(_deconvolve(given, self.blur_px, weights, bounds, blurs), max(1, round(self.blur_px)))
+        found = without_specks(self._deconvolve(given, weights, bounds, blurs), max(1, round(self.blur_px)))
         changed = largest_around(np.abs(found - given), _RIM_PX) > _CHANGED
         return np.where(changed, found, np.float32(np.nan))[:, halo:-halo, halo:-halo]
+
+    def _deconvolve(self, given: np.ndarray, *lists: list[np.ndarray]) -> np.ndarray:
+        if not self.on_gpu:
+            return deconvolve(np, given, self.blur_px, *lists)
+        from pano4d.lifting.torch_deconvolve import deconvolve_on_gpu
+
+        return deconvolve_on_gpu(given, self.blur_px, *lists)
 
 
 def _surroundings(blur_px: float) -> tuple[int, int]:
     """Say how many pixels around a pixel its blur reaches, and how many around a block are worked on with it."""
     reach = int(np.ceil(3 * blur_px))
     return reach, max(_LEAST_HALO_PX, 2 * reach)
-
-
-def _deconvolve(given: np.ndarray, blur_px: float, *lists: list[np.ndarray]) -> np.ndarray:
-    """Undo a blur on a GPU if torch sees one, else with NumPy."""
-    if not _on_gpu():
-        return deconvolve(np, given, blur_px, *lists)
-    from pano4d.lifting.torch_deconvolve import deconvolve_on_gpu
-
-    return deconvolve_on_gpu(given, blur_px, *lists)
 
 
 def _blocks(wanted: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -154,8 +158,3 @@ def _blocks(wanted: np.ndarray) -> Iterator[tuple[int, int]]:
         for column in range(0, width, _INNER_PX):
             if wanted[row:row + _INNER_PX, column:column + _INNER_PX].any():
                 yield row, column
-
-
-def _on_gpu() -> bool:
-    """Tell whether there is a GPU that torch sees."""
-    return choose_device() == "cuda"

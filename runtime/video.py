@@ -1,6 +1,7 @@
 """Write panoramic videos as H.264 or H.265, and read videos, animated pictures and frame folders."""
 
 import contextlib
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -218,7 +219,8 @@ def _read_folder(folder: Path, max_bytes: int) -> Iterator[np.ndarray]:
 def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].rstrip(".") if lines else "the encoder gave no reason"
+    # ffmpeg begins lines with what speaks, and where that lies in memory.
+    return re.sub(r"^(\[[^]]*\] )+", "", lines[-1]).rstrip(".") if lines else "the encoder gave no reason"
 
 
 def _size(frame: np.ndarray) -> str:

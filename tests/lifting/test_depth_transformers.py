@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pano4d.lifting.depth import open_estimator
-from pano4d.runtime.errors import BackendError, CheckpointError
+from pano4d.runtime.errors import BackendError, CheckpointError, SettingsError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -114,3 +114,11 @@ def test_missing_packages_are_named(relative, monkeypatch):
 def _set(folder, **values):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def test_it_runs_on_the_device_that_was_asked_for(relative, monkeypatch):
+    monkeypatch.setattr("pano4d.lifting.torch_drawing.sees_gpu", lambda: False)
+    with pytest.raises(SettingsError, match="--device cuda needs"):
+        open_estimator(relative, device="cuda")
+    monkeypatch.setattr("pano4d.lifting.torch_drawing.sees_gpu", lambda: pytest.fail("the CPU was asked for"))
+    assert open_estimator(relative, device="cpu")(TILES, 80.0).shape == TILES.shape[:3]

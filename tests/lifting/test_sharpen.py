@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pano4d.lifting import sharpen as module
 from pano4d.lifting.distances import Distances, unchanging
 from pano4d.lifting.sharpen import sharpen, sharpen_map
+from pano4d.runtime.errors import SettingsError
 
 HEIGHT, WIDTH, REACH = 96, 192, 8
 NEAR_M, FAR_M = 2.0, 12.0
@@ -135,11 +135,20 @@ def test_what_moves_is_sharpened_in_every_frame():
         assert wrong(found.frame(number), truth).mean() < 0.003 < wrong(maps[number], truth).mean()
 
 
+def test_it_works_on_the_device_that_was_asked_for(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr("pano4d.lifting.torch_drawing.sees_gpu", lambda: False)
+    inside, picture = post(32, 64)
+    told = unchanging(blurred(np.where(inside, NEAR_M, FAR_M).astype(np.float32), 2.0, 1))
+    with pytest.raises(SettingsError, match="--device cuda needs"):
+        sharpen(told, picture[None], REACH, "cuda")
+    monkeypatch.setattr("pano4d.lifting.torch_drawing.sees_gpu", lambda: pytest.fail("the CPU was asked for"))
+    assert sharpen(told, picture[None], REACH, "cpu") is not told
+
+
 @pytest.mark.gpu
-def test_a_gpu_finds_what_numpy_finds(monkeypatch):
+def test_a_gpu_finds_what_numpy_finds():
     inside, picture = post(32, 64)
     told = blurred(np.where(inside, NEAR_M, FAR_M).astype(np.float32), 2.0, 1)
-    assert module._on_gpu()
-    by_gpu = sharpen_map(told, picture, 2.0)
-    monkeypatch.setattr(module, "_on_gpu", lambda: False)
-    np.testing.assert_allclose(np.log(by_gpu), np.log(sharpen_map(told, picture, 2.0)), atol=2e-3)
+    by_gpu, by_numpy = (np.log(sharpen_map(told, picture, 2.0, device=device)) for device in ("cuda", "cpu"))
+    np.testing.assert_allclose(by_gpu, by_numpy, atol=2e-3)
