@@ -12,6 +12,7 @@ import numpy as np
 
 from pano4d.lifting.edges import STEP, Surface, find_steps, find_surface
 from pano4d.lifting.inpaint import diffuse, mean_alike, spread_behind
+from pano4d.runtime.parallel import each
 from pano4d.runtime.sphere import row_solid_angles, sample_panorama
 
 WORK_WIDTH = 1024
@@ -80,7 +81,7 @@ def find_backdrop(surfaces: list[Surface], frames: np.ndarray, mask: np.ndarray,
     if moves.any() and len(surfaces) > 1:
         rows = np.flatnonzero(moves.any(1))
         rows = slice(rows[0], rows[-1] + 1)
-        seen = [_far_sides(surface, frame, side, rows) for surface, frame in zip(surfaces, frames)]
+        seen = each(lambda pair: _far_sides(*pair, side, rows), zip(surfaces, frames))
         front[moves] = np.stack([s.front[moves[rows]] for s in seen]).max(0)
         back[moves], colors[moves] = _uncovered(np.stack([s.back[moves[rows]] for s in seen]),
                                                 np.stack([s.colors[moves[rows]] for s in seen]))

@@ -16,6 +16,7 @@ from pano4d.lifting.edges import STEP, Lookup, Surface, find_surface
 from pano4d.lifting.gaussians import Gaussians, colors_to_sh
 from pano4d.lifting.lattice import lattice_directions, lattice_spacing
 from pano4d.lifting.rotations import matrices_to_quats
+from pano4d.runtime.parallel import each
 
 SIGMA_PER_SPACING = 0.6
 """Footprint's standard deviation over the lattice spacing. Narrower lets the background
@@ -89,7 +90,7 @@ def place_on(surface: Surface, directions: np.ndarray, spacing: float | np.ndarr
     torn = surface.torn_within(math.ceil(0.5 * spacing.max(initial=0.0) * len(surface.torn) / math.pi)).reshape(-1)
     # A block's temporaries fit the cache.
     blocks = [slice(start, start + _BLOCK) for start in range(0, max(1, len(directions)), _BLOCK)]
-    parts = [_place_block(surface, torn, directions[block], spacing[block], sky_m) for block in blocks]
+    parts = each(lambda block: _place_block(surface, torn, directions[block], spacing[block], sky_m), blocks)
     means, quats, scales, pixels, weights = (np.concatenate(columns) for columns in zip(*parts))
     return Placement(directions, means, quats, scales, Lookup(pixels, weights))
 
