@@ -144,7 +144,10 @@ def _add_changes(changes: np.ndarray, pixels: np.ndarray, moving: np.ndarray, ti
         return
     target = np.searchsorted(pixels, flat[mine])
     x, y, share = x[mine], y[mine], share[mine]
-    for total, change in zip(changes, tile.changes):
+
+    def add(number: int) -> None:
         picture = np.zeros(size * size, np.float32)
-        picture[tile.pixels] = change
-        total[target] += share * sample_tiles(picture.reshape(1, size, size), 0, x, y)
+        picture[tile.pixels] = tile.changes[number]
+        changes[number][target] += share * sample_tiles(picture.reshape(1, size, size), 0, x, y)
+
+    each(add, range(len(changes)))
