@@ -44,6 +44,7 @@ def estimate_distances(frames: np.ndarray, moving: np.ndarray, estimator: DepthE
 
     Raises:
         CheckpointError: The estimator says nothing usable.
+        SettingsError: No such device, or no GPU that torch can use.
     """
     moving = np.asarray(moving) != 0
     told = {"estimator": estimator.name, "kind": estimator.kind, "geometry": estimator.geometry}
