@@ -8,6 +8,7 @@ import numpy as np
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.render import coverage, splat
 from pano4d.runtime.errors import SettingsError
+from pano4d.runtime.parallel import MOST, each
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -17,9 +18,11 @@ class Renderer(Protocol):
 
     Attributes:
         name: "gsplat", "torch" or "numpy".
+        together: Views that are best drawn in one call.
     """
 
     name: str
+    together: int
 
     def show(self, gaussians: Gaussians) -> None:
         """Take the scene that the following views are of."""
@@ -35,6 +38,7 @@ class NumpyRenderer:
     """Draws with NumPy; colours do not depend on the direction of view."""
 
     name = "numpy"
+    together = MOST
 
     def show(self, gaussians: Gaussians) -> None:
         """Take the scene that the following views are of."""
@@ -42,11 +46,11 @@ class NumpyRenderer:
 
     def draw(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
         """Draw views; see `Renderer`."""
-        return np.stack([splat(self._gaussians, view, K, width, height) for view in viewmats])
+        return np.stack(each(lambda view: splat(self._gaussians, view, K, width, height), viewmats))
 
     def cover(self, viewmats: np.ndarray, K: np.ndarray, width: int, height: int) -> np.ndarray:
         """Draw coverage; see `Renderer`."""
-        return np.stack([coverage(self._gaussians, view, K, width, height) for view in viewmats])
+        return np.stack(each(lambda view: coverage(self._gaussians, view, K, width, height), viewmats))
 
 
 def choose_device(device: str = "auto") -> str:

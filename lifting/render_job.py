@@ -1,5 +1,6 @@
 """Draw a scene frame by frame while a camera moves through it."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,20 +80,33 @@ def render_frames(scene: SceneFrames, poses: list[Pose], settings: RenderSetting
     """
     width, height = settings.size
     cube = CubeView(width, height) if settings.projection == "equirectangular" else None
-    shown = None
-    for number, pose in enumerate(poses):
-        index = scene_frame(number, len(scene), scene_fps / settings.fps, closed)
+    eyes = (-0.5, 0.5) if settings.stereo else (0.0,)
+
+    def draw(run: list[Pose]) -> list[np.ndarray]:
+        if cube:
+            return [cube.draw(renderer, pose.position) for pose in run]
+        views = np.stack([pose.viewmat(eye * settings.ipd_m) for pose in run for eye in eyes])
+        drawn = renderer.draw(views, perspective_K(run[0].fov_deg, width, height), width, height)
+        return [np.concatenate(pair, 1) for pair in drawn.reshape(len(run), len(eyes), height, width, 3)]
+
+    frames = [scene_frame(number, len(scene), scene_fps / settings.fps, closed) for number in range(len(poses))]
+    shown, done = None, 0
+    for index, run in _runs(frames, poses, 1 if cube else max(1, renderer.together // len(eyes))):
         if index != shown:
             renderer.show(scene.frame(index))
             shown = index
-        if cube:
-            yield cube.draw(renderer, pose.position)
-        else:
-            eyes = (-0.5, 0.5) if settings.stereo else (0.0,)
-            views = np.stack([pose.viewmat(eye * settings.ipd_m) for eye in eyes])
-            yield np.concatenate(renderer.draw(views, perspective_K(pose.fov_deg, width, height), width, height), 1)
-        if progress:
-            progress("render", number + 1, len(poses))
+        for picture in draw(run):
+            yield picture
+            done += 1
+            if progress:
+                progress("render", done, len(poses))
+
+
+def _runs(frames: list[int], poses: list[Pose], most: int) -> Iterator[tuple[int, list[Pose]]]:
+    """Cut a video into runs of so many frames at most that show one frame of the scene through one field of view."""
+    for (index, _), run in itertools.groupby(zip(frames, poses), key=lambda pair: (pair[0], pair[1].fov_deg)):
+        alike = [pose for _, pose in run]
+        yield from ((index, alike[start:start + most]) for start in range(0, len(alike), most))
 
 
 def scene_frame(number: int, count: int, pace: float, closed: bool = False) -> int:

@@ -9,14 +9,15 @@ from PIL import Image
 
 from pano4d.cli import cli
 from pano4d.lifting import drawing
-from pano4d.lifting.cameras import perspective_K
+from pano4d.lifting.camera_path import Pose
+from pano4d.lifting.cameras import perspective_K, viewmat
 from pano4d.lifting.cube import FACES, CubeView
 from pano4d.lifting.formats.ply import write_ply
 from pano4d.lifting.gaussians import Gaussians, colors_to_sh
 from pano4d.lifting.initialize import gaussians_at, place
 from pano4d.lifting.prior import prior_distance
-from pano4d.lifting.render_job import near_distance, scene_frame
-from pano4d.lifting.scene_files import closes
+from pano4d.lifting.render_job import near_distance, render_frames, scene_frame
+from pano4d.lifting.scene_files import FrameFiles, closes
 from pano4d.lifting.render_settings import RenderSettings
 from pano4d.lifting.scene import render
 from pano4d.runtime.errors import SettingsError
@@ -163,6 +164,51 @@ def test_renderers_agree(splats, monkeypatch, tmp_path):
         assert np.abs(a - b).max() <= 1
     refused = run(*args[:-1], "--device", "cuda", "--out", tmp_path / "c")
     assert refused.exit_code == 1 and "--device cpu" in refused.stderr and not (tmp_path / "c").exists()
+
+
+class Counting:
+    """Draw every view in the shade of its field of view and place, and note what was asked for."""
+
+    name, together = "counting", 3
+
+    def __init__(self):
+        self.asked = []
+
+    def show(self, gaussians):
+        self.asked.append(gaussians)
+
+    def draw(self, viewmats, K, width, height):
+        self.asked.append(len(viewmats))
+        shades = K[0, 0] + 10 * np.abs(viewmats[:, 0, 3])
+        return np.broadcast_to(shades.astype(np.uint8)[:, None, None, None], (len(viewmats), height, width, 3))
+
+
+@pytest.mark.parametrize("stereo, asked", [(False, ["a", 3, 1, "b", 1, 2]), (True, ["a", 2, 2, 2, 2, "b", 2, 2, 2])])
+def test_frames_that_show_the_same_are_drawn_together(stereo, asked):
+    class Scene:
+        __len__, frame = (lambda self: 2), (lambda self, index: "ab"[index])
+
+    fovs, told = (90, 90, 90, 90, 90, 60, 60), []
+    poses = [Pose(0.0, 0.0, np.array([i, 0.0, 0.0]), fov) for i, fov in enumerate(fovs)]
+    settings, renderer = RenderSettings(size=(32, 16), fps=4.0, stereo=stereo, ipd_m=0.02), Counting()
+    frames = list(render_frames(Scene(), poses, settings, renderer, 1.0, lambda *done: told.append(done)))
+    assert renderer.asked == asked and told == [("render", i + 1, 7) for i in range(7)]
+    focals = [perspective_K(fov, 32, 16)[0, 0] for fov in fovs]
+    assert [frame.shape for frame in frames] == [(16, 64 if stereo else 32, 3)] * 7
+    for number, (frame, focal) in enumerate(zip(frames, focals)):
+        assert frame[0, -1, 0] == pytest.approx(focal + 10 * number, abs=1)
+
+
+def test_torch_has_its_threads_back_after_drawing(splats):
+    torch = pytest.importorskip("torch")
+    renderer, before = drawing.open_renderer("cpu"), torch.get_num_threads()
+    renderer.show(FrameFiles([splats / "frame_0000.ply"]).frame(0))
+    views = np.stack([viewmat(yaw, 0.0, np.zeros(3)) for yaw in (0.0, 50.0, 100.0)])
+    K = perspective_K(75.0, 48, 32)
+    together = renderer.draw(views, K, 48, 32)
+    assert torch.get_num_threads() == before
+    for view, picture in zip(views, together):
+        np.testing.assert_array_equal(renderer.draw(view[None], K, 48, 32)[0], picture)
 
 
 @pytest.mark.parametrize("options, words", [
