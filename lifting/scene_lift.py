@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pano4d import __version__
+from pano4d.lifting import drawing
 from pano4d.lifting.container import ContainerWriter
 from pano4d.lifting.depth import DepthEstimator, open_estimator
 from pano4d.lifting.depth_file import read_depths
@@ -52,7 +53,9 @@ class DepthSource:
             raise SettingsError("--depth-kind and --depth-geometry say what a model tells; give --depth-model too.")
         self._maps = None if path is None else read_depths(Path(path), height, width, frames, scale)
         self._estimator: DepthEstimator | None = None if model is None else open_estimator(model, kind, geometry, device)
-        self._device = device
+        # A panoramic one has nothing to sharpen.
+        sharpened = self._estimator is not None and not self._estimator.panoramic
+        self._device = drawing.choose_device(device) if sharpened else device
 
     def distances(self, frames: np.ndarray, moving: np.ndarray, timer: StageTimer,
                   progress: Progress | None) -> tuple[np.ndarray | Distances | None, dict]:

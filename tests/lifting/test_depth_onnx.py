@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from pano4d.lifting.depth import open_estimator
-from pano4d.runtime.errors import CheckpointError
+from pano4d.lifting.scene_lift import DepthSource
+from pano4d.runtime.errors import CheckpointError, SettingsError
 
 onnx = pytest.importorskip("onnx")
 TILES = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 3), dtype=np.uint8)
@@ -77,3 +78,12 @@ def test_damaged_files_and_failing_models(tmp_path):
     (tmp_path / "noise.onnx").write_bytes(b"no model")
     with pytest.raises(CheckpointError, match="noise.onnx cannot be opened"):
         open_estimator(tmp_path / "noise.onnx")
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_animated(tmp_path, monkeypatch):
+    monkeypatch.setattr("pano4d.lifting.drawing.has_torch", lambda: False)
+    path = save_model(tmp_path / "m.onnx")
+    with pytest.raises(SettingsError, match="--device cuda needs"):
+        DepthSource(None, None, path, "metric", None, 64, 128, 2, "cuda")
+    DepthSource(None, None, path, "metric", None, 64, 128, 2, "auto")
+    DepthSource(None, None, "prior", None, None, 64, 128, 2, "cuda")
