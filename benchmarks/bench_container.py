@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pano4d.benchmarks.measuring import ROOT
 from pano4d.lifting.container import COARSE_ROTATIONS, Container, write_container
 from pano4d.lifting.formats.spz_codes import decode, encode
 from pano4d.lifting.formats.table import write_gaussians
@@ -26,7 +27,6 @@ from pano4d.lifting.layers import lay
 from pano4d.lifting.ordering import curve_order
 from pano4d.lifting.prior import prior_distance
 
-ROOT = Path(__file__).resolve().parent.parent
 LIMIT_BYTES = 25_000_000
 
 

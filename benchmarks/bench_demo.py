@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pano4d.benchmarks.measuring import ROOT
 from pano4d.runtime import image
 
-ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = (ROOT / "examples" / "panorama.jpg", ROOT / "examples" / "panorama_mask.png")
 
 

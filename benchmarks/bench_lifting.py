@@ -125,9 +125,9 @@ def measure(row: dict, args: argparse.Namespace, clock: Clock, save: Callable[[d
 
 def _draw_once(device: str) -> None:
     """Draw one Gaussian: gsplat compiles itself when it first draws, and no run is to be charged for that."""
-    shape = ([[0, 0, 1]], [[1, 0, 0, 0]], [[0.1, 0.1, 0.1]], [1], [[[0, 0, 0]]])
+    ahead = ([[0, 0, 1]], [[1, 0, 0, 0]], [[0.1, 0.1, 0.1]], [1], [[[0, 0, 0]]])
     renderer = TorchRenderer(device)
-    renderer.show(Gaussians(*(np.array(values, np.float32) for values in shape)))
+    renderer.show(Gaussians(*(np.array(values, np.float32) for values in ahead)))
     renderer.draw(np.eye(4)[None], perspective_K(90.0, 8, 8), 8, 8)
 
 

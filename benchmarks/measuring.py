@@ -4,8 +4,6 @@ import subprocess
 import threading
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -19,6 +17,9 @@ class PeakMemory:
     """Watch the memory in use on the whole GPU, fifty times a second, while a block runs: it takes turns with Python."""
 
     def __init__(self) -> None:
+        import torch  # not every benchmark needs it
+
+        self._memory = torch.cuda.mem_get_info
         self.gib, self._done = 0.0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -32,5 +33,5 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.02):
-            free, total = torch.cuda.mem_get_info()
+            free, total = self._memory()
             self.gib = max(self.gib, (total - free) / 2**30)

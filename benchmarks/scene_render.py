@@ -3,14 +3,14 @@
 A pixel that nothing moving touches is thus the same in all frames to the last bit.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pano4d.benchmarks.scene_light import SKY_DISTANCE_M, Stage, colors, sky
 from pano4d.benchmarks.scene_rays import Block, Camera, block_rays, blocks
+from pano4d.lifting.torch_drawing import one_thread_each
 
 _BLOCK_SIDE = {"cpu": 32, "cuda": 512}
 
@@ -64,7 +64,7 @@ class Renderer:
         drawn = [Picture(torch.empty((*shape, 3), dtype=torch.uint8, device=self.device),
                          torch.empty(shape, device=self.device),
                          torch.zeros(shape, dtype=torch.bool, device=self.device)) for _ in frames]
-        with _one_thread():
+        with one_thread_each():
             for block in blocks(camera, _BLOCK_SIDE[self.device.type]):
                 rays = block_rays(camera, block, samples, self.device)
                 self._draw_block(camera, block, rays, samples, list(zip(frames, drawn, strict=True)))
@@ -117,14 +117,3 @@ class Renderer:
         t, ways = distance[some], rays[:, some]
         points = origin + t * ways
         return colors(stage, self.paints, self.still, number[some], points, ways, t * camera.pixel_angle)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep CPU operations, which are small here, from waiting for threads that other programs hold up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from pano4d.benchmarks.measuring import ROOT
+
 RESULTS = ROOT / "benchmarks" / "results"
 
 

@@ -59,7 +59,7 @@ class TorchRenderer:
         """Draw pictures, float [C, height, width, 3], and coverages, float [C, height, width, 1]."""
         if self._device != "cpu":
             return self._views_of(viewmats, K, width, height)
-        with _one_thread_each():
+        with one_thread_each():
             parts = each(lambda view: self._views_of(view[None], K, width, height), viewmats)
         pictures, coverages = zip(*parts)
         return torch.cat(pictures), torch.cat(coverages)
@@ -75,8 +75,11 @@ class TorchRenderer:
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let threads of ours share the cores, not torch's: operations are small here, and each would wait for all of those."""
+def one_thread_each() -> Iterator[None]:
+    """Keep operations on a CPU, where they are small, from waiting for threads that other programs hold up.
+
+    One block at a time; threads that begin in it have one thread each too. Afterwards torch has as many as before.
+    """
     with _one_at_a_time:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
