@@ -241,9 +241,7 @@ def main() -> None:
     gc.collect()
     torch.cuda.empty_cache()
     with Device() as device:
-        measured = bandwidth.measure(device, args.width)
-        save(**{kind: {name.split("_", 1)[1]: value for name, value in measured.items() if name.startswith(f"{kind}_")}
-                for kind in ("copy", "blend", "compose")})
+        save(**bandwidth.measure(device, args.width))
         with PeakMemory() as peak:
             waterfall(bundle, device, picture, masks, save_rows(peak))
         save(one_engine_at_a_time=[one_step(bundle, device, source.pixels, width)

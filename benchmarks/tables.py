@@ -140,6 +140,16 @@ def engines_table() -> str:
     return _table(head, rows)
 
 
+def bandwidth_table() -> str:
+    """Make the table of the kernels that move the tiles from ``results/bandwidth.json``."""
+    result = json.loads((RESULTS / "bandwidth.json").read_text())
+    head = ("kernel", "GB/s", f"of a copy's {result['copy']['gbps']:.0f} GB/s", "µs", "µs without computing",
+            "µs of a copy of as many bytes")
+    return _table(head, [(name, f"{row['gbps']:.0f}", f"{row['gbps'] / result['copy']['gbps']:.0%}", f"{row['us']:.1f}",
+                          f"{row['moves_us']:.1f}", f"{row['copy_us']:.1f}")
+                         for name in ("blend", "compose") for row in [result[name]]])
+
+
 def onnx_table() -> str:
     """Make the table of the networks' ONNX files, run by onnxruntime, from ``results/onnx.json``."""
     rows = json.loads((RESULTS / "onnx.json").read_text())["rows"]
@@ -217,6 +227,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "fusion": (RESULTS / "fusion.json", fusion_table),
     "panorama": (RESULTS / "panorama.json", panorama_table),
     "engines": (RESULTS / "panorama.json", engines_table),
+    "bandwidth": (RESULTS / "bandwidth.json", bandwidth_table),
     "steps": (RESULTS / "steps.json", steps_table),
     "reuse": (RESULTS / "reuse.json", reuse_table),
     "stages": (RESULTS / "stages.json", stages_table),

@@ -105,8 +105,9 @@ def host_kernels(folder: Path):
         stem = folder / hashlib.sha256(repr((text, options)).encode()).hexdigest()[:16]
         if not stem.with_suffix(".so").exists():
             stem.with_suffix(".cpp").write_text(text)
-            subprocess.run([found, "-O2", "-std=c++17", "-w", "-shared", "-fPIC", "-DPANO4D_ON_HOST", f"-I{HERE}", *options,
-                            str(stem.with_suffix(".cpp")), "-o", str(stem.with_suffix(".so"))], check=True)
+            subprocess.run([found, "-O2", "-std=c++17", "-w", "-shared", "-fPIC", "-DPANO4D_ON_HOST", f"-I{HERE}",
+                            f"-I{compiler.FOLDER}", *options, str(stem.with_suffix(".cpp")), "-o",
+                            str(stem.with_suffix(".so"))], check=True)
         library = ctypes.CDLL(str(stem.with_suffix(".so")))
         return tuple(HostKernel(getattr(library, f"host_{name}")) for name in names)
 
