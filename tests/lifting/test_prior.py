@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pano4d.lifting import prior
-from pano4d.lifting.prior import find_sky, prior_distance
+from pano4d.lifting.prior import prior_distance
 
 
 def test_landscape_has_ground_dome_and_tower(landscape):
@@ -23,11 +23,13 @@ def test_higher_things_are_nearer(landscape):
     assert prior_distance(taller)[50, 192] < 0.8 * prior_distance(landscape)[50, 192]
 
 
-def test_sky_stops_at_edges_and_flows_around(landscape):
-    sky = find_sky(landscape.astype(np.float32) / 255.0)
-    assert sky[:18].all() and not sky[64:].any()
-    assert not sky[36:64, 186:198].any() and not sky[22:32, 52:78].any()
-    assert sky[40:60, 55:75].all(), "the sky under a cloud is sky"
+def test_it_steps_where_the_sky_ends(landscape):
+    large = np.repeat(np.repeat(landscape, 8, axis=0), 8, axis=1)
+    distance = prior_distance(large)
+    top = distance[34 * 8 - 1:34 * 8 + 1, 8 * 190]
+    assert top[0] > 0.9 * prior.DOME_M and top[1] < 0.5 * prior.DOME_M
+    horizon = distance[64 * 8 - 4:64 * 8 + 4, :8 * 180]
+    assert horizon.max() < 1.1 * horizon.min()
 
 
 def test_no_seam_and_turning_turns_the_distance(landscape):

@@ -116,7 +116,8 @@ def test_faces_show_no_seam(panorama):
     """Off the centre, over an even scene, the picture takes no step across the edges between faces."""
     white = np.full_like(panorama, 200)
     renderer = drawing.open_renderer("cpu")
-    renderer.show(gaussians_at(place(prior_distance(panorama), 20000), white, np.arange(20000)))
+    around = np.full(panorama.shape[:2], 5.0, np.float32)
+    renderer.show(gaussians_at(place(around, 20000), white, np.arange(20000)))
     got = CubeView(256, 128).draw(renderer, np.array([0.1, 0.05, -0.1])).astype(float)
     level = got[40:88].mean((0, 2))
     for edge in (32, 96, 160, 224):
