@@ -19,7 +19,7 @@ from pano4d.lifting.drawing import DEVICES
 from pano4d.lifting.formats.ply import to_rows, write_rows
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.lattice import default_count
-from pano4d.lifting.layers import BACKGROUND, SKY, Layers, lay
+from pano4d.lifting.layers import BACKGROUND, SKY, Layers, brightened, lay
 from pano4d.lifting.prior import prior_distance
 from pano4d.lifting.store import Store
 from pano4d.runtime.errors import InputError, OutputError, SettingsError
@@ -92,10 +92,12 @@ def lift_frames(
     count = default_count(*frames.shape[1:3]) if settings.gaussians is None else settings.gaussians
     distances = _as_distances(depth, frames[0], mask)
     layers, told = lay(frames, mask, distances, count), {"iterations": iterations}
-    static, moving = (lambda: layers.static), layers.moving
     if iterations:
         optimizer = _open_optimizer(frames, mask, distances, layers, iterations, where, settings, store, progress)
         static, moving = optimizer.static, optimizer.moving
+    else:
+        layers = brightened(layers)
+        static, moving = (lambda: layers.static), layers.moving
     still = static()
     static_rows = to_rows(still)
     files = [f"frame_{number:04d}.ply" for number in range(len(frames))]
