@@ -88,7 +88,7 @@ def lift_frames(
     _check_shapes(frames, mask, depth)
     mask = np.asarray(mask).reshape(-1, *frames.shape[1:3]).any(0)
     _check_distances(depth)
-    where, iterations = choose_device(settings)
+    where, iterations = device_and_steps(settings)
     count = default_count(*frames.shape[1:3]) if settings.gaussians is None else settings.gaussians
     distances = _as_distances(depth, frames[0], mask)
     layers, told = lay(frames, mask, distances, count), {"iterations": iterations}
@@ -134,7 +134,7 @@ def lift_frames(
     }
 
 
-def choose_device(settings: LiftSettings) -> tuple[str, int]:
+def device_and_steps(settings: LiftSettings) -> tuple[str, int]:
     """Decide where to optimise, and for how many steps.
 
     Args:

@@ -16,7 +16,7 @@ from pano4d.lifting import render_job
 from pano4d.lifting.container import Container, ContainerWriter
 from pano4d.lifting.drawing import open_renderer
 from pano4d.lifting.holes import Holes, find_holes
-from pano4d.lifting.job import LiftSettings, choose_device
+from pano4d.lifting.job import LiftSettings, device_and_steps
 from pano4d.lifting.lattice import default_count
 from pano4d.lifting.render_settings import SCENE_FPS, RenderSettings
 from pano4d.lifting.scene_files import closes, find_scene, is_container
@@ -112,7 +112,7 @@ def lift(video: str | Path, out: str | Path, *, mask: str | Path | None = None, 
     frames, moving, inputs = read_video_and_mask(Path(video), mask)
     count, height, width, _ = frames.shape
     settings = LiftSettings(gaussians, iterations, device, seed)
-    choose_device(settings)
+    device_and_steps(settings)
     source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, count, device)
     each = gaussians or default_count(height, width)
     needed = estimate_bytes(count, 0, 0, gaussians=each)
@@ -265,7 +265,7 @@ def _generate_one(panorama: str | Path, out: str | Path, *, depth: str | Path | 
                   settings: AnimateSettings = AnimateSettings(), **options: Any) -> dict:
     """Animate and lift one panorama."""
     height, width, lifting = settings.height, settings.width, LiftSettings(gaussians, iterations, device, settings.seed)
-    choose_device(lifting)
+    device_and_steps(lifting)
     frames = Bundle.open(options.get("bundle") or default_bundle_path(), verify=False).tile["frames"]
     source = DepthSource(depth, depth_scale, depth_model, depth_kind, depth_geometry, height, width, frames, device)
     each = gaussians or default_count(height, width)

@@ -14,7 +14,7 @@ from pano4d.lifting.depth_file import read_depths
 from pano4d.lifting.distances import Distances, from_maps
 from pano4d.lifting.estimate import estimate_distances
 from pano4d.lifting.formats.ply import read_ply
-from pano4d.lifting.job import LiftSettings, choose_device, lift_frames
+from pano4d.lifting.job import LiftSettings, device_and_steps, lift_frames
 from pano4d.lifting.layers import ORDER
 from pano4d.lifting.preview import write_preview
 from pano4d.runtime import checkpointing
@@ -114,7 +114,7 @@ def lift_into(folder: OutputFolder, frames: np.ndarray, mask: np.ndarray, source
     distances, told = source.distances(frames, mask, timer, progress)
     with timer("lift"):
         store = None
-        if choose_device(settings)[1]:
+        if device_and_steps(settings)[1]:
             digest = frames_sha256 or sha256_of(np.ascontiguousarray(frames).data)
             store = _LearnedFolder(folder.resume_folder, digest, mask, distances, settings)
         lifted = lift_frames(frames, mask, splats, depth=distances, settings=settings, store=store, progress=progress,
