@@ -8,7 +8,6 @@ radius s, from the centre: the footprint of its sample, whatever the slant.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -117,23 +116,6 @@ def gaussians_at(placement: Placement, frame: np.ndarray, select: np.ndarray) ->
         np.full(len(select), OPACITY, np.float32),
         colors_to_sh(placement.colors.take(select).read(frame) / np.float32(255.0)),
     )
-
-
-@lru_cache(maxsize=1)
-def share_between() -> float:
-    """Say how much of what lies behind a surface shows between its Gaussians as they are placed.
-
-    Returns:
-        Mean transmittance of a square lattice of unit spacing, seen from the front.
-
-    Raises:
-        Nothing.
-    """
-    near = np.arange(-4, 5)
-    at = (np.arange(32) + 0.5) / 32
-    one_way = np.exp(-0.5 * ((at[:, None] - near) / SIGMA_PER_SPACING) ** 2)  # [32, 9]
-    alphas = OPACITY * one_way[:, None, :, None] * one_way[None, :, None, :]
-    return float(np.prod(1.0 - alphas, axis=(2, 3)).mean())
 
 
 def _place_block(

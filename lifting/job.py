@@ -17,9 +17,10 @@ from pano4d.lifting import drawing
 from pano4d.lifting.distances import Distances, from_maps, unchanging
 from pano4d.lifting.drawing import DEVICES
 from pano4d.lifting.formats.ply import to_rows, write_rows
+from pano4d.lifting.gaps import close_gaps
 from pano4d.lifting.gaussians import Gaussians
 from pano4d.lifting.lattice import default_count
-from pano4d.lifting.layers import BACKGROUND, SKY, Layers, brightened, lay
+from pano4d.lifting.layers import BACKGROUND, SKY, Layers, lay
 from pano4d.lifting.prior import prior_distance
 from pano4d.lifting.store import Store
 from pano4d.runtime.errors import InputError, OutputError, SettingsError
@@ -96,7 +97,7 @@ def lift_frames(
         optimizer = _open_optimizer(frames, mask, distances, layers, iterations, where, settings, store, progress)
         static, moving = optimizer.static, optimizer.moving
     else:
-        layers = brightened(layers)
+        layers = close_gaps(layers, frames)
         static, moving = (lambda: layers.static), layers.moving
     still = static()
     static_rows = to_rows(still)

@@ -9,8 +9,8 @@ from pano4d.lifting.background import OFFSET, Backdrop, find_backdrop
 from pano4d.lifting.density import Seen, share_out
 from pano4d.lifting.distances import Distances
 from pano4d.lifting.edges import Surface, find_surface
-from pano4d.lifting.gaussians import Gaussians, colors_to_sh, concatenate, sh_to_colors
-from pano4d.lifting.initialize import Placement, gaussians_at, place_on, share_between
+from pano4d.lifting.gaussians import Gaussians, concatenate
+from pano4d.lifting.initialize import Placement, gaussians_at, place_on
 from pano4d.lifting.lattice import SMALLEST, check_count, lattice_directions, lattice_spacing
 from pano4d.lifting.sky import middle_distance, sky_distance
 from pano4d.runtime.parallel import each
@@ -88,29 +88,6 @@ def lay(frames: np.ndarray, mask: np.ndarray, distance: np.ndarray | Distances, 
         return gaussians_at(there, frames[frame], np.arange(len(moving)))
 
     return Layers(concatenate(parts), kind, static_directions, moving_at, directions[moving])
-
-
-def brightened(layers: Layers) -> Layers:
-    """Make up for what shows between Gaussians that stay as they are placed: it is black, unless a background is behind.
-
-    Args:
-        layers: Of `lay`.
-
-    Returns:
-        The same with brighter colours, but for the background's.
-
-    Raises:
-        Nothing.
-    """
-    gain = 1.0 / (1.0 - share_between())
-
-    def brighter(parts: Gaussians, which: np.ndarray | slice = slice(None)) -> Gaussians:
-        colors = sh_to_colors(parts.sh)
-        colors[which] *= gain
-        return replace(parts, sh=colors_to_sh(colors))
-
-    return replace(layers, static=brighter(layers.static, layers.kind != BACKGROUND),
-                   moving=lambda frame: brighter(layers.moving(frame)))
 
 
 def _share_out(surfaces, frames, mask, distance, sky_m, count):
