@@ -1,8 +1,8 @@
 """Close the gaps between Gaussians that stay as they are placed.
 
-What lies behind shows between them, and mostly that is black: a picture of them is darker than what they were placed for, and
-a mesh lies over whatever is smooth. Where it is smooth nothing is lost by wider footprints. What still shows between them,
-brighter colours make up for.
+What lies behind shows between them, and mostly that is black: a picture of them is darker than what they were placed for,
+and a mesh lies over whatever is smooth. Where it is smooth nothing is lost by wider footprints. What still shows between
+them, brighter colours make up for.
 """
 
 from dataclasses import replace

@@ -168,7 +168,8 @@ def _edges(colors: np.ndarray) -> np.ndarray:
 def _histograms(cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Count the colours around each column, smoothed; never 0. [_LEVELS**3, W]."""
     width, colors = cells.shape[1], _LEVELS**3
-    counts = np.bincount((cells * width + np.arange(width)).ravel(), np.broadcast_to(weights, cells.shape).ravel(), colors * width).reshape(colors, width)
+    columns, weights = np.arange(width), np.broadcast_to(weights, cells.shape)
+    counts = np.bincount((cells * width + columns).ravel(), weights.ravel(), colors * width).reshape(colors, width)
     reach = min(int(width * _AROUND_DEG / 360), (width - 1) // 2)
     padded = np.concatenate([counts[:, width - reach:], counts, counts[:, :reach]], axis=1)
     sums = np.concatenate([np.zeros((colors, 1)), np.cumsum(padded, axis=1)], axis=1)
