@@ -12,6 +12,7 @@ import numpy as np
 from pano4d.lifting.gaussians import SH_C0, Gaussians
 from pano4d.lifting.initialize import OPACITY, SIGMA_PER_SPACING
 from pano4d.lifting.layers import BACKGROUND, Layers
+from pano4d.runtime.parallel import each
 from pano4d.runtime.sphere import sample_panorama
 
 WIDEST = 1.3
@@ -60,17 +61,17 @@ def smoothness(frame: np.ndarray, directions: np.ndarray, spacing: np.ndarray) -
     Raises:
         Nothing.
     """
-    smooth = np.empty(len(directions))
-    for begin in range(0, len(directions), _BLOCK):
-        block = slice(begin, begin + _BLOCK)
-        there, away = directions[block], spacing[block, None]
+    def of_block(begin: int) -> np.ndarray:
+        there, away = directions[begin:begin + _BLOCK], spacing[begin:begin + _BLOCK, None]
         first = np.cross(there, np.eye(3)[np.argmin(np.abs(there), axis=1)])
         first /= np.linalg.norm(first, axis=1, keepdims=True)
         here = sample_panorama(frame, there)
         apart = [np.abs(sample_panorama(frame, there + side * away * axis) - here).max(axis=1)
                  for axis in (first, np.cross(there, first)) for side in (1, -1)]
-        smooth[block] = 1 - np.max(apart, axis=0) / SMOOTH
-    return np.maximum(smooth, 0.0)
+        return 1 - np.max(apart, axis=0) / SMOOTH
+
+    parts = each(of_block, range(0, len(directions), _BLOCK))
+    return np.maximum(np.concatenate([np.empty(0), *parts]), 0.0)
 
 
 def share_between(wider: float = 1.0) -> float:
