@@ -6,11 +6,12 @@ them, brighter colours make up for.
 """
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from pano4d.lifting.gaussians import SH_C0, Gaussians
-from pano4d.lifting.initialize import OPACITY, SIGMA_PER_SPACING
+from pano4d.lifting.initialize import OPACITY, SIGMA_PER_SPACING, tangents
 from pano4d.lifting.layers import BACKGROUND, Layers
 from pano4d.runtime.parallel import each
 from pano4d.runtime.sphere import sample_panorama
@@ -63,17 +64,16 @@ def smoothness(frame: np.ndarray, directions: np.ndarray, spacing: np.ndarray) -
     """
     def of_block(begin: int) -> np.ndarray:
         there, away = directions[begin:begin + _BLOCK], spacing[begin:begin + _BLOCK, None]
-        first = np.cross(there, np.eye(3)[np.argmin(np.abs(there), axis=1)])
-        first /= np.linalg.norm(first, axis=1, keepdims=True)
         here = sample_panorama(frame, there)
         apart = [np.abs(sample_panorama(frame, there + side * away * axis) - here).max(axis=1)
-                 for axis in (first, np.cross(there, first)) for side in (1, -1)]
+                 for axis in tangents(there) for side in (1, -1)]
         return 1 - np.max(apart, axis=0) / SMOOTH
 
     parts = each(of_block, range(0, len(directions), _BLOCK))
     return np.maximum(np.concatenate([np.empty(0), *parts]), 0.0)
 
 
+@cache
 def share_between(wider: float = 1.0) -> float:
     """Say how much of what lies behind a surface shows between Gaussians as they are placed.
 

@@ -118,6 +118,24 @@ def gaussians_at(placement: Placement, frame: np.ndarray, select: np.ndarray) ->
     )
 
 
+def tangents(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give two unit vectors that stand upright on each direction and on each other, the poles included.
+
+    Args:
+        directions: Unit directions. float64 [N, 3].
+
+    Returns:
+        float64 [N, 3] each.
+
+    Raises:
+        Nothing.
+    """
+    # Crossing with the axis that a direction leans on least.
+    first = np.cross(directions, np.eye(3)[np.argmin(np.abs(directions), axis=1)])
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    return first, np.cross(directions, first)
+
+
 def _place_block(
     surface: Surface, torn: np.ndarray, directions: np.ndarray, spacing: np.ndarray, sky_m: float
 ) -> tuple[np.ndarray, ...]:
@@ -152,12 +170,7 @@ class _Probe(NamedTuple):
 
 def _steepest(probe: _Probe, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the tangent direction of steepest rise [N, 3], the limited slope [N], and where a surface ends [N]."""
-    # Crossing with the axis that w leans on least keeps the frame sound everywhere, the
-    # poles included.
-    helper = np.eye(3)[np.argmin(np.abs(directions), axis=1)]
-    first = np.cross(directions, helper)
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    second = np.cross(directions, first)
+    first, second = tangents(directions)
     rises, ends = zip(*(_rise(probe, directions, tangent) for tangent in (first, second)))
     slope = np.hypot(*rises)
     flat = slope < 1e-9

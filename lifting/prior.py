@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pano4d.lifting.skyline import refined, skyline
+from pano4d.runtime.sphere import pixel_lonlat
 
 EYE_HEIGHT_M = 1.6
 DOME_M = 60.0
@@ -43,7 +44,7 @@ def prior_distance(panorama: np.ndarray) -> np.ndarray:
     colors = _blur(np.asarray(picture, np.float32) / 255.0, 1.0)
     luma = colors @ np.array([0.299, 0.587, 0.114], np.float32)
     detail = _blur(luma, 1.5) - _blur(luma, 12.0)
-    relief = RELIEF * np.tanh(4.0 * detail) * np.cos(_latitudes(small_height))[:, None]
+    relief = RELIEF * np.tanh(4.0 * detail) * np.cos(pixel_lonlat(*detail.shape)[1])[:, None]
     rows = skyline(colors)
     sky = np.arange(height)[:, None] < refined(panorama, rows, small_height)
     distance = np.where(sky, DOME_M, _walls_and_ground(rows, small_height, height, width))
@@ -56,14 +57,9 @@ def _walls_and_ground(rows: np.ndarray, small_height: int, height: int, width: i
     reach = WALL_HEIGHT_M / np.tan(np.clip(top, 1e-3, math.radians(80.0)))
     log_reach = _blur(np.log(np.clip(reach, NEAREST_WALL_M, DOME_M))[None], 5.0)
     wall = np.exp(_enlarge(log_reach, 1, width))
-    lat = _latitudes(height)[:, None]
+    lat = pixel_lonlat(height, width)[1][:, None]
     ground = EYE_HEIGHT_M / np.maximum(np.sin(-lat), EYE_HEIGHT_M / DOME_M)
     return np.minimum(np.minimum(ground, DOME_M), wall / np.maximum(np.cos(lat), 1e-3))
-
-
-def _latitudes(height: int) -> np.ndarray:
-    """Return the latitude of each row's centre in radians, [height]."""
-    return math.pi / 2 - (np.arange(height) + 0.5) / height * math.pi
 
 
 def _blur(picture: np.ndarray, sigma: float) -> np.ndarray:

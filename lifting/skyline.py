@@ -9,6 +9,8 @@ an edge explains those columns better then, and is begun with instead. Clouds st
 
 import numpy as np
 
+from pano4d.runtime.sphere import pixel_lonlat
+
 HIGH_DEG, LOW_DEG = 35.0, -3.0
 """Above the first is sky, below the second is not, to begin with."""
 ROUNDS = 4
@@ -36,7 +38,7 @@ def skyline(colors: np.ndarray) -> np.ndarray:
     Raises:
         Nothing.
     """
-    high = np.broadcast_to(_latitudes_deg(len(colors)) > HIGH_DEG, colors.shape[:2])
+    high = np.broadcast_to(_latitudes_deg(colors) > HIGH_DEG, colors.shape[:2])
     (rows, explained), (flowing, more) = (_line_from(colors, start) for start in (high, find_sky(colors)))
     apart = np.abs(rows - flowing) * 180 > _APART_DEG * len(colors)
     for run in _runs(apart):
@@ -58,7 +60,7 @@ def _runs(chosen: np.ndarray) -> list[np.ndarray]:
 def _line_from(colors: np.ndarray, sky: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the line from a first guess of the sky [H, W]; and say how much it explains of each column."""
     height, width = colors.shape[:2]
-    lat = _latitudes_deg(height)
+    lat = _latitudes_deg(colors)
     area = np.cos(np.radians(lat))
     cells = np.minimum((colors * _LEVELS).astype(np.int64), _LEVELS - 1) @ np.array([_LEVELS**2, _LEVELS, 1])
     attraction = _EDGE_WEIGHT * np.minimum(_edges(colors)[:height // 2 + 1] / _EDGE, 1)
@@ -137,9 +139,9 @@ def refined(panorama: np.ndarray, rows: np.ndarray, small_height: int) -> np.nda
     return np.clip(line + _cheapest_path(cost, 0.02) - reach, 0, height // 2)
 
 
-def _latitudes_deg(height: int) -> np.ndarray:
+def _latitudes_deg(colors: np.ndarray) -> np.ndarray:
     """Give the latitude of each row's middle. [H, 1]."""
-    return 90 - (np.arange(height)[:, None] + 0.5) / height * 180
+    return np.degrees(pixel_lonlat(*colors.shape[:2])[1])[:, None]
 
 
 def _touched_runs(row: np.ndarray, above: np.ndarray) -> np.ndarray:
@@ -153,7 +155,7 @@ def _touched_runs(row: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 def _box_around(values: np.ndarray, radius: int) -> np.ndarray:
     """Return the running mean over 2 radius + 1 columns, around the seam. [W, C]."""
-    padded = np.concatenate([values[-radius:], values, values[:radius]])
+    padded = np.concatenate([values[len(values) - radius:], values, values[:radius]])
     sums = np.cumsum(np.concatenate([np.zeros_like(padded[:1]), padded]), axis=0)
     return (sums[2 * radius + 1 :] - sums[: -2 * radius - 1]) / (2 * radius + 1)
 
@@ -171,9 +173,7 @@ def _histograms(cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
     columns, weights = np.arange(width), np.broadcast_to(weights, cells.shape)
     counts = np.bincount((cells * width + columns).ravel(), weights.ravel(), colors * width).reshape(colors, width)
     reach = min(int(width * _AROUND_DEG / 360), (width - 1) // 2)
-    padded = np.concatenate([counts[:, width - reach:], counts, counts[:, :reach]], axis=1)
-    sums = np.concatenate([np.zeros((colors, 1)), np.cumsum(padded, axis=1)], axis=1)
-    counts = sums[:, 2 * reach + 1:] - sums[:, :-2 * reach - 1] + _EVERYWHERE * counts.sum(axis=1, keepdims=True)
+    counts = (2 * reach + 1) * _box_around(counts.T, reach).T + _EVERYWHERE * counts.sum(axis=1, keepdims=True)
     counts = np.maximum(counts, 0).reshape(_LEVELS, _LEVELS, _LEVELS, width)
     for axis in range(3):
         padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(4)], mode="edge")

@@ -24,7 +24,7 @@ Report = Callable[[int, int, list[float]], None]
 BLUR = 0.2
 """Variance that is added to Gaussians in the picture, pixels^2. Viewers add 0.3. What is optimised under as much narrows until
 that alone closes the gaps, and in views finer than the panorama, as most windows show them, gaps are dark outlines. Less than
-0.2 costs more in views that are as fine as it: 0.1 dB in two scenes at 0.1."""
+0.2 costs more in views that are as fine as it."""
 
 _REPORT_EVERY = 20
 
